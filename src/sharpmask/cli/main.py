@@ -1,0 +1,74 @@
+"""The `sharpmask` command: one subcommand a file, each imported only when it is asked for."""
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+from jsonargparse import ArgumentParser
+
+import sharpmask
+from sharpmask.errors import SharpMaskError
+
+# subcommand -> (module under sharpmask.cli, one line of help)
+COMMANDS = {
+    "propose": ("propose", "find the objects in images and write ranked masks"),
+    "check": ("check", "check COCO annotations and their images before training"),
+    "train": ("train", "train DeepMask, then SharpMask, on COCO-format data"),
+    "evaluate": ("evaluate", "measure proposals: AR, AR by size, AUC, with intervals"),
+    "evaluate-patches": ("evaluate_patches", "measure the masks of canonical patches: IoU table"),
+    "baseline": ("baseline", "write the proposals of a classical method for comparison"),
+}
+
+
+def build_parser(command: str) -> ArgumentParser:
+    """The parser of one subcommand, with the arguments its module declares."""
+    module_name, summary = COMMANDS[command]
+    module = importlib.import_module(f"sharpmask.cli.{module_name}")
+    parser = ArgumentParser(prog=f"sharpmask {command}", description=module.__doc__ or summary)
+    module.add_arguments(parser)
+    return parser
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: sharpmask [--version] COMMAND …",
+            "",
+            *lines,
+            "",
+            "`sharpmask COMMAND --help` tells a command's options.",
+        ]
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line. Returns the exit status: 0, 1 (bad input, partial result) or 2 (bad options)."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        print(f"sharpmask {sharpmask.__version__}")
+        return 0
+    command, rest = arguments[0], arguments[1:]
+    if command not in COMMANDS:
+        print(f"sharpmask: no command '{command}'; there are: {', '.join(COMMANDS)}", file=sys.stderr)
+        return 2
+    parser = build_parser(command)
+    module = importlib.import_module(f"sharpmask.cli.{COMMANDS[command][0]}")
+    try:
+        if hasattr(module, "rewrite"):
+            rest = module.rewrite(rest)
+        return int(module.run(parser.parse_args(rest)))
+    except SharpMaskError as error:
+        print(f"sharpmask {command}: {error}", file=sys.stderr)
+        return error.status
+    except KeyboardInterrupt:
+        print(f"sharpmask {command}: interrupted", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

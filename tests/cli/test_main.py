@@ -1,0 +1,58 @@
+"""The command itself: help, version, unknown commands, errors without tracebacks."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sharpmask
+from sharpmask.cli.main import COMMANDS, main
+
+
+def test_usage_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(name in text for name in COMMANDS)
+    assert main([]) == 2
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"sharpmask {sharpmask.__version__}\n"
+
+
+def test_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["segment"]) == 2
+    assert "no command 'segment'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert f"sharpmask {command}" in capsys.readouterr().out
+
+
+def test_train_takes_fields_and_shipped_configs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fields = [f"annotations={tmp_path}/none.json", "images=x", f"output={tmp_path}/out", "deepmask.steps=7"]
+    assert main(["train", "--config", "small-cpu", *fields]) == 1
+    assert "none.json" in capsys.readouterr().err
+    assert main(["train", "--config=unheard-of", *fields]) == 2
+    assert "shipped configs are: coco, small-cpu" in capsys.readouterr().err
+
+
+def test_train_refuses_unknown_and_impossible_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fields = ["annotations=a", "images=x", f"output={tmp_path}/out"]
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *fields, "deepmask.stepps=7"])
+    assert stop.value.code == 2
+    assert "stepps" in capsys.readouterr().err
+    assert main(["train", *fields, "deepmask.batches=mask"]) == 2
+    assert "deepmask.batches must be" in capsys.readouterr().err
+
+
+def test_help_does_not_import_torch() -> None:
+    code = "import sys, sharpmask.cli.main as m; m.main(['--help']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL).returncode == 0
