@@ -1,0 +1,100 @@
+"""The two layers every network here is made of: symmetric padding and convolution with a frozen affine.
+
+Shape letters: B images or patches, C channels, H W spatial size.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def symmetric_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+    """Pad (B, C, H, W) by mirroring, the edge pixel included: a b c -> b a a b c c b.
+
+    The mirrored strips carry no gradient, as in the Torch release, where the padding's backward pass only crops.
+    A strip wider than the map itself repeats the mirrored map.
+    """
+    if max(left, right, top, bottom) == 0:
+        return x
+    if max(left, right, top, bottom) == 1 and not (torch.is_grad_enabled() and x.requires_grad):
+        return F.pad(x, (left, right, top, bottom), mode="replicate")  # the same for one pixel, and faster
+    return _mirror(_mirror(x, 3, left, right), 2, top, bottom)
+
+
+def _mirror(x: Tensor, dim: int, before: int, after: int) -> Tensor:
+    size = x.shape[dim]
+    if max(before, after) > size:
+        period = torch.arange(-before, size + after, device=x.device) % (2 * size)
+        return x.index_select(dim, torch.where(period < size, period, 2 * size - 1 - period))
+    detached = x.detach()
+    parts = [x]
+    if before:
+        parts.insert(0, detached.narrow(dim, 0, before).flip(dim))
+    if after:
+        parts.append(detached.narrow(dim, size - after, after).flip(dim))
+    return torch.cat(parts, dim) if len(parts) > 1 else x
+
+
+class PaddedConv2d(nn.Conv2d):
+    """Convolution with symmetric instead of zero padding; stride 1 keeps the size, stride 2 halves even sizes.
+
+    Args:
+        tf_same: for stride 2, put the padding as TensorFlow's "same" does for even sizes (less before, more after).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        tf_same: bool = False,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=bias)
+        before = after = kernel_size // 2
+        if tf_same and stride == 2:
+            before, after = (kernel_size - 2) // 2, (kernel_size - 1) // 2
+        self.pad = (before, after, before, after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(symmetric_pad(x, *self.pad))
+
+
+class FrozenAffineConv2d(PaddedConv2d):
+    """Convolution followed by a per-channel constant scale and shift: a BatchNorm folded and frozen.
+
+    The convolution's weight is trained; `scale` and `shift` (C,) are buffers and never are.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        tf_same: bool = False,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=False, tf_same=tf_same
+        )
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")  # nothing else keeps the signal's scale
+        self.register_buffer("scale", torch.ones(out_channels))
+        self.register_buffer("shift", torch.zeros(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = self.weight * self.scale[:, None, None, None]
+        return self._conv_forward(symmetric_pad(x, *self.pad), weight, self.shift)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Weights and biases, trained or not, and the frozen affine pairs; normalisation constants do not count."""
+    affine = sum(m.scale.numel() + m.shift.numel() for m in module.modules() if isinstance(m, FrozenAffineConv2d))
+    return affine + sum(p.numel() for p in module.parameters())
