@@ -1,0 +1,1 @@
+"""COCO-format annotations in; checked data and canonical examples out."""
