@@ -1,0 +1,167 @@
+"""Many image files to one COCO results file, a list of the images and a picture of each.
+
+Written into the output folder: `proposals.json` (a COCO results list), `images.json` (a COCO data set without
+annotations that gives the image ids, so that `COCO("images.json").loadRes("proposals.json")` works; left out when the
+ids come from an annotation file) and `<name>_overlay.png` for each image.
+"""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+from sharpmask.errors import ConfigError, DataError, ImageError
+from sharpmask.files import atomic_write
+from sharpmask.images import read_image
+from sharpmask.proposals.overlay import draw_overlay
+from sharpmask.proposals.proposer import Proposer
+from sharpmask.proposals.result import Proposals
+
+
+@dataclass
+class FolderReport:
+    """What a run did: images written, proposals written, and the message for each image that failed."""
+
+    images: int = 0
+    proposals: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+def propose_files(
+    proposer: Proposer,
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    overlay: bool = True,
+    annotations: Path | None = None,
+    errors: TextIO | None = None,
+    progress: bool = True,
+) -> FolderReport:
+    """Propose for each file and write the results; one image's proposals are in memory at a time.
+
+    A file that cannot be read, or that the annotations do not know, is reported on `errors` (default: standard error)
+    and left out; the rest is done. Ids are those of `annotations` by file name, otherwise 1, 2, … in the order
+    of `paths`. The result file appears when all images are done.
+
+    Raises:
+        ConfigError: the output folder cannot be made or written to.
+        DataError: the annotation file cannot be used, or knows none of the images.
+    """
+    known = _read_image_records(annotations) if annotations else None
+    if known is not None and not any(_find_record(known, path) for path in paths):
+        raise DataError(f"{annotations}: lists none of the {len(paths)} input images; do the file names agree?")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {output}: {error.strerror or error}") from error
+    overlays = overlay_paths(paths, output)
+    report, records = FolderReport(), []
+    with atomic_write(output / "proposals.json") as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write("[")
+        # Shown on terminals only.
+        for number, path in enumerate(tqdm(paths, unit="image", disable=None if progress else True), start=1):
+            try:
+                record = _new_record(number, path) if known is None else _record_for(known, path)
+                pixels = read_image(path, max_pixels=proposer.max_pixels)
+                height, width = pixels.shape[:2]
+                _check_size(record, path, width, height)
+                proposals = proposer.propose(pixels)
+            except ImageError as error:
+                report.failures.append(str(error))
+                tqdm.write(f"sharpmask propose: {error}", file=errors or sys.stderr)
+                continue
+            _append(file, proposals, record["id"], first=report.proposals == 0)
+            records.append({**record, "width": width, "height": height})
+            report.images += 1
+            report.proposals += len(proposals)
+            if overlay:
+                with atomic_write(overlays[path]) as picture:
+                    draw_overlay(pixels, proposals).save(picture)
+        file.write("\n]\n")
+    if known is None:
+        _write_images(output / "images.json", records)
+    return report
+
+
+def overlay_paths(paths: Sequence[Path], output: Path) -> dict[Path, Path]:
+    """A picture's path for each input: unique also without regard to case, and never one of the inputs."""
+    taken = {str(path.absolute()).lower() for path in paths}
+    chosen = {}
+    for path in paths:
+        for name in _names(path.stem):
+            target = output / name
+            key = str(target.absolute()).lower()
+            if key not in taken:
+                break
+        taken.add(key)
+        chosen[path] = target
+    return chosen
+
+
+def _names(stem: str) -> Iterator[str]:
+    yield f"{stem}_overlay.png"
+    number = 2
+    while True:
+        yield f"{stem}_{number}_overlay.png"
+        number += 1
+
+
+def _append(file: TextIO, proposals: Proposals, image_id: int, *, first: bool) -> None:
+    """Add the entries of one image to an open JSON list, one a line."""
+    lines = [json.dumps(entry, separators=(",", ":")) for entry in proposals.to_coco(image_id)]
+    if lines:
+        file.write(("\n" if first else ",\n") + ",\n".join(lines))
+
+
+def _write_images(path: Path, records: list[dict[str, Any]]) -> None:
+    content = {"images": records, "annotations": [], "categories": [{"id": 1, "name": "object"}]}
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_image_records(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The image records of a COCO annotation file by the last part of their file names."""
+    try:
+        images = json.loads(path.read_text(encoding="utf-8"))["images"]
+        records: dict[str, list[dict[str, Any]]] = {}
+        for image in images:
+            records.setdefault(Path(image["file_name"]).name, []).append({**image, "id": int(image["id"])})
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: no COCO annotation file; it needs 'images' with 'id' and 'file_name'") from error
+    return records
+
+
+def _find_record(known: dict[str, list[dict[str, Any]]], path: Path) -> dict[str, Any] | None:
+    """The record whose file name agrees with the most parts of the path, counted from the end; None without any."""
+
+    def agreement(record: dict[str, Any]) -> int:
+        pairs = zip(reversed(Path(record["file_name"]).parts), reversed(path.absolute().parts), strict=False)
+        return next((i for i, (a, b) in enumerate(pairs) if a != b), len(Path(record["file_name"]).parts))
+
+    return max(known.get(path.name, []), key=agreement, default=None)
+
+
+def _new_record(number: int, path: Path) -> dict[str, Any]:
+    return {"id": number, "file_name": path.as_posix()}
+
+
+def _record_for(known: dict[str, list[dict[str, Any]]], path: Path) -> dict[str, Any]:
+    record = _find_record(known, path)
+    if record is None:
+        raise ImageError(f"{path}: not listed in the annotation file")
+    return record
+
+
+def _check_size(record: dict[str, Any], path: Path, width: int, height: int) -> None:
+    listed = (record.get("width", width), record.get("height", height))
+    if listed != (width, height):
+        raise ImageError(
+            f"{path}: is {width}x{height} (after applying its EXIF orientation), but the annotation file says "
+            f"{listed[0]}x{listed[1]}; the masks would not fit"
+        )

@@ -1,0 +1,180 @@
+"""The image pyramid: an image rescaled to several sizes, padded with grey and, where it is large, cut into tiles.
+
+A rescaled image that is small enough is one tile. A larger one is cut into overlapping tiles so that memory does not
+grow with the image. Every grid cell belongs to exactly one tile, which holds at least `TILE_MARGIN` rescaled pixels
+more on each side than the windows of its own cells, so that convolutions seldom notice the cut.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from sharpmask.errors import ConfigError
+from sharpmask.proposals.windows import Grid, rescaled_grid
+
+DEFAULT_SCALES = (-2.5, -2.0, -1.5, -1.0, -0.5, 0.0, 0.5)  # octaves
+SCALE_LIMITS = (-8.0, 4.0)
+GREY = 0.5
+TILE_MARGIN = 96
+# About 1 GB of activations in the ResNet-50 trunk, and no tiles before 2 megapixels at the default scales.
+TILE_PIXELS = 4_194_304
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A padded part of one rescaled image.
+
+    Attributes:
+        images: (1,3,Hp,Wp) float32 in [0,1], the sides multiples of the stride.
+        scale: index into the exponents of the pyramid.
+        grid: the grid of the whole rescaled image.
+        first_cell: (row, col) in that grid of the tile's own cell (0, 0).
+        rows, cols: the tile's cells, counted in the tile, that belong to it; others belong to neighbours or to no one.
+    """
+
+    images: torch.Tensor
+    scale: int
+    grid: Grid
+    first_cell: tuple[int, int]
+    rows: slice
+    cols: slice
+
+
+def scale_exponents(
+    zoom: int = 0, scales: Sequence[float] | None = None, zoom2_exponent: float = 1.5
+) -> tuple[float, ...]:
+    """The pyramid's scales as exponents of two, ascending and without repeats.
+
+    Args:
+        zoom: 0 the scales as they are, 1 adds 2^1 ("Zoom" in the paper), 2 adds 2^`zoom2_exponent` as well ("Zoom²").
+        scales: in place of 2^-2.5 … 2^0.5 in half octaves.
+        zoom2_exponent: the paper leaves it open whether it is 1.5 or 2.
+
+    Raises:
+        ConfigError: another zoom, no scales, or an exponent outside -8 … 4.
+    """
+    if zoom not in (0, 1, 2):
+        raise ConfigError(f"zoom {zoom}: must be 0, 1 or 2")
+    base = DEFAULT_SCALES if scales is None else scales
+    exponents = sorted({float(s) for s in (*base, *(1.0, zoom2_exponent)[:zoom])})
+    if not exponents:
+        raise ConfigError("no scales: give at least one exponent of two, for example 0")
+    for exponent in exponents:
+        if not SCALE_LIMITS[0] <= exponent <= SCALE_LIMITS[1]:
+            low, high = SCALE_LIMITS
+            raise ConfigError(f"scale exponent {exponent:g}: must lie between {low:g} and {high:g}")
+    return tuple(exponents)
+
+
+def iterate_tiles(
+    image: np.ndarray,
+    exponents: Sequence[float],
+    *,
+    patch_size: int,
+    stride: int,
+    device: torch.device,
+    tile_pixels: int = TILE_PIXELS,
+    margin: int = TILE_MARGIN,
+) -> Iterator[Tile]:
+    """All tiles of all scales of an image (H,W,3) uint8, one in memory at a time, scale by scale, rows first.
+
+    Args:
+        tile_pixels: largest number of pixels of a tile, padding and margin included.
+        margin: rescaled pixels of real image around the windows of a tile's own cells.
+    """
+    for scale, exponent in enumerate(exponents):
+        size = (image.shape[0], image.shape[1])
+        grid = rescaled_grid(size, exponent, patch_size=patch_size, stride=stride)
+        sides = [stride * (count - 1) + patch_size for count in grid.padded_cells]
+        if sides[0] * sides[1] <= tile_pixels:
+            rows, cols = (slice(0, count) for count in grid.cells)
+            rescaled = rescale(image, grid.rescaled_size, device)
+            yield Tile(pad(rescaled, grid, (0, 0), (sides[0], sides[1])), scale, grid, (0, 0), rows, cols)
+            continue
+        extra = -(-margin // stride)
+        most = max(1, (math.isqrt(tile_pixels) - patch_size) // stride + 1 - 2 * extra)
+        for row_span in _split(grid.cells[0], most):
+            for col_span in _split(grid.cells[1], most):
+                yield _cut_tile(image, scale, grid, row_span, col_span, extra, device)
+
+
+def _split(count: int, most: int) -> list[tuple[int, int]]:
+    """Spans (begin, end) of nearly equal length, at most `most`, that cover 0 … count."""
+    parts = -(-count // most)
+    ends = [count * part // parts for part in range(parts + 1)]
+    return list(itertools.pairwise(ends))
+
+
+def _cut_tile(
+    image: np.ndarray,
+    scale: int,
+    grid: Grid,
+    row_span: tuple[int, int],
+    col_span: tuple[int, int],
+    extra: int,
+    device: torch.device,
+) -> Tile:
+    """The tile that owns the cells of two spans, with `extra` cells around them where the grid has them."""
+    first, sides, starts, ends = [], [], [], []
+    for axis, (begin, end) in enumerate((row_span, col_span)):
+        low, high = max(0, begin - extra), min(grid.padded_cells[axis], end + extra)
+        first.append(low)
+        sides.append(grid.stride * (high - low - 1) + grid.patch_size)
+        offset = grid.stride * low - grid.patch_size // 2  # of the tile's first padded pixel in the rescaled image
+        starts.append(max(0, offset))
+        ends.append(min(grid.rescaled_size[axis], offset + sides[-1]))
+    part = rescale_part(image, grid.rescaled_size, (starts[0], starts[1]), (ends[0], ends[1]))
+    return Tile(
+        pad(part.to(device), grid, (first[0], first[1]), (sides[0], sides[1])),
+        scale,
+        grid,
+        (first[0], first[1]),
+        slice(row_span[0] - first[0], row_span[1] - first[0]),
+        slice(col_span[0] - first[1], col_span[1] - first[1]),
+    )
+
+
+def pad(rescaled: torch.Tensor, grid: Grid, first_cell: tuple[int, int], sides: tuple[int, int]) -> torch.Tensor:
+    """Put 8-bit pixels (1,3,H,W) on a grey canvas (1,3,*sides) float32 in [0,1] whose cell (0, 0) is `first_cell`.
+
+    A tile that begins at the image's edge has P/2 grey pixels before it; one that begins inside has none.
+    """
+    canvas = torch.full((1, 3, *sides), GREY, device=rescaled.device).to(memory_format=torch.channels_last)
+    top, left = (max(0, grid.patch_size // 2 - grid.stride * cell) for cell in first_cell)
+    height, width = rescaled.shape[2:]
+    canvas[:, :, top : top + height, left : left + width] = rescaled.float().div_(255)
+    return canvas
+
+
+def rescale(image: np.ndarray, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+    """Antialiased bilinear resize of (H,W,3) uint8 to (1,3,*size) uint8 on `device`."""
+    pixels = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+    if pixels.shape[2:] == torch.Size(size):
+        return pixels
+    if device.type == "cpu":
+        return functional.interpolate(pixels, size=size, mode="bilinear", antialias=True)
+    return functional.interpolate(pixels.float(), size=size, mode="bilinear", antialias=True).round_().byte()
+
+
+def rescale_part(
+    image: np.ndarray, size: tuple[int, int], start: tuple[int, int], end: tuple[int, int]
+) -> torch.Tensor:
+    """The part [start, end) of what `rescale` gives, (1,3,h,w) uint8, computed from the pixels it needs only."""
+    crops, boxes = [], []
+    for axis in (0, 1):
+        factor = size[axis] / image.shape[axis]
+        begin, stop = start[axis] / factor, end[axis] / factor
+        reach = max(1.0, 1 / factor) + 1
+        low = max(0, math.floor(begin - reach))
+        crops.append(slice(low, min(image.shape[axis], math.ceil(stop + reach))))
+        boxes.append((begin - low, min(stop, image.shape[axis]) - low))
+    source = Image.fromarray(np.ascontiguousarray(image[crops[0], crops[1]]))
+    box = (boxes[1][0], boxes[0][0], boxes[1][1], boxes[0][1])
+    part = source.resize((end[1] - start[1], end[0] - start[0]), Image.Resampling.BILINEAR, box=box)
+    return torch.from_numpy(np.array(part)).permute(2, 0, 1)[None]

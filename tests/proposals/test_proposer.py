@@ -1,0 +1,244 @@
+"""The whole road from image to masks, with networks whose answers are known."""
+
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sharpmask.errors import ConfigError, ImageError, ModelError
+from sharpmask.networks.sharpmask import build_network
+from sharpmask.networks.specs import ModelSpec
+from sharpmask.proposals import Proposals, Proposer
+
+Photo = tuple[np.ndarray, np.ndarray]
+
+
+def same(a: Proposals, b: Proposals) -> bool:
+    arrays = all(
+        np.array_equal(getattr(a, name), getattr(b, name)) for name in ("scores", "boxes", "windows", "scales", "areas")
+    )
+    return arrays and a.rles == b.rles
+
+
+def inside(window: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    y, x = np.mgrid[: shape[0], : shape[1]] + 0.5
+    return (x > window[0]) & (x < window[2]) & (y > window[1]) & (y < window[3])
+
+
+@pytest.mark.parametrize("exponent", [-2.5, -2, -1.5, -1, -0.5, 0, 0.5, 0.3])
+@pytest.mark.parametrize("mask_side", [160, 56])
+def test_masks_reproduce_the_photo(
+    bright_photo: Photo, brightness_network: Any, exponent: float, mask_side: int
+) -> None:
+    """The fake's mask is what is bright in its own window, so every window that sees the object must return its exact
+    shape at its exact place. This holds only if rescaling, padding, cells and pasting agree."""
+    photo, mask = bright_photo
+    found = Proposer(brightness_network(mask_side), scales=[exponent], threshold=0.5).propose(photo)
+    # 56 pixels for a window of 160/2^-2.5 = 905 px are 16 px each: rounder corners, the same place.
+    limit = 0.97 if mask_side == 160 or exponent > -1.5 else 0.92
+    seen = 0
+    for proposal in found:
+        truth = mask & inside(proposal.windows[0], mask.shape)
+        if truth.sum() > 0.6 * mask.sum():
+            got = proposal.masks[0]
+            assert (got & truth).sum() / (got | truth).sum() > limit
+            seen += 1
+    assert seen >= 15
+
+
+def test_best_windows_over_all_scales(bright_photo: Photo, brightness_network: Any) -> None:
+    photo, _ = bright_photo
+    network = brightness_network()
+    proposer = Proposer(network, top=50, threshold=0.5)
+    found = proposer.propose(photo)
+    assert network.decoded == 50
+    assert len(network.dense_sizes) == 7
+    assert 0 < len(found) <= 50 and (np.diff(found.scores) <= 0).all() and 0 < found.scores.max() < 1
+    assert set(found.scales.tolist()) <= set(proposer.scales)
+    more = Proposer(brightness_network(), top=120, threshold=0.5).propose(photo)
+    assert same(more[: len(found)], found)
+    assert same(proposer.propose(photo, top=10), found[:10])
+    sizes = found.windows[:, 2] - found.windows[:, 0]
+    np.testing.assert_allclose(sizes, 160 / 2.0**found.scales, rtol=0.02)
+
+
+def test_one_known_cell(shape_network: Any) -> None:
+    """An L of known size in the window of cell (3, 5) at scale one."""
+    logits = torch.full((160, 160), -9.0)
+    logits[40:100, 30:50] = 9
+    logits[80:100, 30:120] = 9
+    found = Proposer(shape_network(logits, (3, 5)), top=1, scales=[0]).propose(np.zeros((200, 300, 3), np.uint8))
+    assert found.windows.tolist() == [[0, -32, 160, 128]]
+    expected = np.zeros((200, 300), bool)
+    expected[8:68, 30:50] = expected[48:68, 30:120] = True
+    np.testing.assert_array_equal(found.masks[0], expected)
+    assert found.boxes.tolist() == [[30, 8, 120, 68]]
+
+
+def test_ties_are_broken_by_scale_row_and_column(shape_network: Any) -> None:
+    found = Proposer(shape_network(torch.ones(56, 56)), top=30, scales=[0, -1]).propose(
+        np.zeros((100, 120, 3), np.uint8)
+    )
+    assert found.scales.tolist() == [-1] * 16 + [0] * 14
+    corners = found.windows[:16, [1, 0]].tolist()
+    assert corners == sorted(corners)
+
+
+def test_the_same_image_gives_the_same_result(brightness_network: Any, tmp_path: Path) -> None:
+    photo = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    proposer = Proposer(brightness_network(56), top=60, threshold=0.5)
+    first = proposer.propose(photo)
+    assert len(first)
+    for source in (photo, Image.fromarray(photo), tmp_path / "a.png", str(tmp_path / "a.png")):
+        assert same(proposer.propose(source), first)
+
+
+def test_features_are_released_early_without_changing_the_result(bright_photo: Photo, brightness_network: Any) -> None:
+    photo, _ = bright_photo
+    kept, released = brightness_network(), brightness_network()
+    expected = Proposer(kept, top=40, threshold=0.5).propose(photo)
+    found = Proposer(released, top=40, threshold=0.5, feature_bytes=0, decode_batch=7).propose(photo)
+    assert same(found, expected)
+    assert released.decoded > kept.decoded
+
+
+def test_tiles_do_not_change_the_result(brightness_network: Any) -> None:
+    """The fake sees only its window, so tiled and whole results may differ by 8-bit rounding alone."""
+    y, x = np.mgrid[:640, :800]
+    photo = ((np.sin(x / 23) + np.cos(y / 31 + x / 57)) * 55 + 128).astype(np.uint8)
+    whole = Proposer(brightness_network(), top=60, scales=[0, 0.5], threshold=0.5).propose(photo)
+    network = brightness_network()
+    proposer = Proposer(network, top=60, scales=[0, 0.5], threshold=0.5, tile_pixels=512 * 512, feature_bytes=10**6)
+    tiled = proposer.propose(photo)
+    assert len(network.dense_sizes) > 8
+    assert max(h * w for _, _, h, w in network.dense_sizes) <= 512 * 512
+    order_whole, order_tiled = (np.lexsort(found.windows.T) for found in (whole, tiled))
+    shared = set(map(tuple, whole.windows.tolist())) & set(map(tuple, tiled.windows.tolist()))
+    assert len(shared) > 50  # of 60
+    a = {tuple(whole.windows[i].tolist()): whole[int(i)].masks[0] for i in order_whole}
+    b = {tuple(tiled.windows[i].tolist()): tiled[int(i)].masks[0] for i in order_tiled}
+    for window in shared:
+        assert (a[window] != b[window]).mean() < 0.002
+
+
+def test_large_image_within_bounded_memory(shape_network: Any) -> None:
+    """6 megapixels at 2^1.5 are 48 megapixels, 576 MB as floats; tiles of 1 megapixel need a fraction of it."""
+    photo = np.zeros((2000, 3000, 3), np.uint8)
+    proposer = Proposer(shape_network(torch.ones(56, 56)), top=50, scales=[1.5], tile_pixels=2**20, device="cpu")
+    sizes = []
+    dense = proposer.network.dense
+
+    def watch(images: torch.Tensor) -> Any:
+        sizes.append(images.numel())
+        return dense(images)
+
+    proposer.network.dense = watch
+    tracemalloc.start()
+    found = proposer.propose(photo)
+    peak = tracemalloc.get_traced_memory()[1]  # NumPy's memory; PyTorch's is that of a tile
+    tracemalloc.stop()
+    assert len(found) == 50
+    assert max(sizes) <= 3 * 2**20 and len(sizes) > 40
+    assert peak < 25e6
+
+
+def test_limits_on_what_comes_out(bright_photo: Photo, brightness_network: Any) -> None:
+    photo, _ = bright_photo
+    photo = photo[100:260, 180:340]
+    everything = Proposer(brightness_network(56), threshold=0.5).propose(photo)
+    assert (everything.areas > 0).all()
+    middle = float(np.median(everything.areas))
+    few = Proposer(brightness_network(56), threshold=0.5, min_area=middle, max_area=2 * middle).propose(photo)
+    assert same(few, everything.filter(min_area=middle, max_area=2 * middle))
+    network = brightness_network(56)
+    good = Proposer(network, threshold=0.5, min_score=0.3).propose(photo)
+    assert same(good, everything.filter(min_score=0.3)) and 0 < len(good) < len(everything)
+    assert network.decoded < 1000
+    apart = Proposer(brightness_network(56), threshold=0.5, nms=0.6).propose(photo)
+    assert same(apart, everything.nms(0.6)) and len(apart) < len(everything)
+    smaller = Proposer(brightness_network(56), threshold=0.5).propose(photo, threshold=0.99)
+    assert smaller.areas.sum() < everything.areas.sum()
+
+
+def test_empty_masks_are_dropped(shape_network: Any) -> None:
+    found = Proposer(shape_network(torch.full((56, 56), -9.0))).propose(np.zeros((50, 60), np.uint8))
+    assert len(found) == 0 and found.masks.shape == (0, 50, 60)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (500, 2)])
+def test_tiny_images(brightness_network: Any, size: tuple[int, int]) -> None:
+    found = Proposer(brightness_network(), zoom=2, threshold=0.5).propose(np.full((*size, 3), 255, np.uint8))
+    assert len(found) and (found.areas <= size[0] * size[1]).all() and found[0].masks.any()
+
+
+def test_bad_values_are_named(brightness_network: Any) -> None:
+    for options in (
+        {"top": 0},
+        {"threshold": 0.0},
+        {"threshold": 1.0},
+        {"nms": 1.5},
+        {"min_score": -0.1},
+        {"min_area": 5, "max_area": 4},
+        {"zoom": 3},
+        {"scales": []},
+        {"device": "nonsense"},
+        {"device": "cuda:99"},
+        {"tile_pixels": 1000},
+    ):
+        with pytest.raises(ConfigError, match=next(iter(reversed(options))).split("_")[0].rstrip("s")):
+            Proposer(brightness_network(), **options)
+    with pytest.raises(ConfigError, match="top"):
+        Proposer(brightness_network()).propose(np.zeros((9, 9), np.uint8), top=-1)
+    with pytest.raises(ImageError, match="limit"):
+        Proposer(brightness_network(), max_pixels=50).propose(np.zeros((9, 9), np.uint8))
+
+
+def test_a_network_without_numbers_is_refused(shape_network: Any) -> None:
+    network = shape_network(torch.ones(56, 56))
+    dense = network.dense
+    network.dense = lambda images: dense(images)._replace(score_logits=dense(images).score_logits * torch.nan)
+    with pytest.raises(ModelError, match="no numbers"):
+        Proposer(network).propose(np.zeros((9, 9), np.uint8))
+
+
+@pytest.mark.parametrize("refinement", [None, "refactored"])
+def test_a_real_network(refinement: Any) -> None:
+    """At scale one the proposals of an untrained network equal its own dense run, sorted and decoded by hand."""
+    torch.manual_seed(0)
+    spec = ModelSpec(
+        name="tiny", trunk_width=4, features=8, encoding=16, score_hidden=8, horizontal_width=8, refinement=refinement
+    )
+    network = build_network(spec)
+    photo = np.random.default_rng(0).integers(0, 255, (100, 120, 3), dtype=np.uint8)
+    proposer = Proposer(network, top=20, scales=[0], threshold=0.5, device="cpu")
+    found = proposer.propose(photo)
+    assert not network.training
+    assert same(found, proposer.propose(photo))
+    canvas = torch.full((1, 3, 272, 288), 0.5)
+    canvas[0, :, 80:180, 80:200] = torch.from_numpy(photo).permute(2, 0, 1) / 255
+    with torch.inference_mode():
+        dense = network.dense(canvas)
+        scores = dense.score_logits[0, :7, :8]
+        order = scores.flatten().argsort(descending=True)[:20]
+        logits = network.decode(dense, torch.zeros_like(order), order // 8, order % 8)
+    masks = {}
+    for cell, window in zip(order.tolist(), logits, strict=True):
+        top, left = 16 * (cell // 8), 16 * (cell % 8)
+        full = torch.zeros(272, 288, dtype=torch.bool)
+        if refinement:
+            full[top : top + 160, left : left + 160] = window > 0
+        masks[(left - 80.0, top - 80.0)] = full[80:180, 80:200].numpy()
+    if refinement:
+        masks = {corner: mask for corner, mask in masks.items() if mask.any()}
+    assert set(map(tuple, found.windows[:, :2].tolist())) <= set(masks)
+    np.testing.assert_allclose(found.scores.max(), float(scores.max().sigmoid()), rtol=1e-4)
+    if refinement:
+        assert len(found) == len(masks)
+        for proposal in found:
+            expected = masks[tuple(proposal.windows[0, :2].tolist())]
+            assert (proposal.masks[0] != expected).mean() < 1e-3  # rounding of logits near zero
