@@ -1,0 +1,248 @@
+"""Reading what is measured: COCO annotations and results by image, with errors that name the record at fault.
+
+Masks are converted image by image when they are needed, so that the memory stays that of the loaded JSON.
+"""
+
+import json
+import math
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as mask_utils
+
+from sharpmask.errors import DataError
+from sharpmask.evaluation.masks import Rle, first_broken, mask_boxes, to_rle
+
+ImageId = Hashable
+Record = Mapping[str, Any]
+
+
+def read_json(path: str | Path) -> Any:
+    """The parsed file. Raises DataError where it is missing, unreadable or no JSON."""
+    try:
+        with open(path, "rb") as file:
+            return json.load(file)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path}: not valid JSON ({error}); was it written completely?") from error
+
+
+@dataclass(frozen=True)
+class Truth:
+    """The G objects of one image without the crowds, in pycocotools' order (by category, then as in the file)."""
+
+    areas: np.ndarray  # (G,) square pixels, the annotations' `area`, of the mask where the field is missing
+    boxes_xywh: np.ndarray | None  # (G, 4) float64, None unless asked for
+    rles: list[Rle] | None
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """COCO `instances` annotations by image; `source` is the name used in messages."""
+
+    source: str
+    image_ids: list[ImageId]
+    sizes: dict[ImageId, tuple[int, int] | None]  # (H, W)
+    file_names: dict[str, ImageId]
+    category_rank: dict[Hashable, int]
+    objects: dict[ImageId, list[Record]]  # without crowds
+    crowds: int
+    stray: int  # annotations of images that are not listed; they are left out as in pycocotools
+
+    def truth(self, image_id: ImageId, *, boxes: bool, masks: bool) -> Truth:
+        """The objects of one image. Raises DataError naming the annotation that cannot be read."""
+        last = len(self.category_rank)
+        records = sorted(
+            self.objects.get(image_id, []), key=lambda record: self.category_rank.get(record.get("category_id"), last)
+        )
+        size = self.sizes[image_id]
+        areas = np.zeros(len(records))
+        corners = np.zeros((len(records), 4)) if boxes else None
+        rles: list[Rle] = []
+        for index, record in enumerate(records):
+            if masks or record.get("area") is None or (boxes and not record.get("bbox")):
+                rle = self._rle(record, size)
+                rles.append(rle)
+                area, from_mask = _mask_area(rle), mask_boxes([rle])[0]
+            areas[index] = area if record.get("area") is None else record["area"]
+            if corners is not None:
+                corners[index] = _box(record["bbox"], self._name(record)) if record.get("bbox") else from_mask
+        return Truth(areas, corners, rles if masks else None)
+
+    def _rle(self, record: Record, size: tuple[int, int] | None) -> Rle:
+        try:
+            if record.get("segmentation") is None:
+                raise ValueError("it has no segmentation; measure boxes only with --iou-type bbox")
+            rle = to_rle(record["segmentation"], *(size or (None, None)))
+            if first_broken([rle]) is not None:
+                raise ValueError("a damaged RLE: its runs do not fill the mask")
+            return rle
+        except ValueError as error:
+            raise DataError(f"{self._name(record)}: {error}; `sharpmask check` lists all such records") from error
+
+    def _name(self, record: Record) -> str:
+        return f"{self.source}: annotation {record.get('id')} of image {record.get('image_id')}"
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The best proposals of one image, best first; D of them."""
+
+    boxes_xywh: np.ndarray | None  # (D, 4) float64
+    rles: list[Rle] | None
+
+
+@dataclass(frozen=True)
+class Results:
+    """COCO results (a list of proposals or detections) by image."""
+
+    source: str
+    by_image: dict[ImageId, list[Record]]
+    count: int
+    has_masks: bool
+    has_boxes: bool  # False: boxes are those of the masks
+
+    def detections(
+        self, image_id: ImageId, annotations: Annotations, *, limit: int, boxes: bool, masks: bool
+    ) -> Detections:
+        """The `limit` best results of one image. Raises DataError naming the image whose record cannot be read."""
+        records = self.by_image.get(image_id, [])
+        scores = np.array([record["score"] for record in records], np.float64)
+        last = len(annotations.category_rank)
+        ranks = np.array(
+            [annotations.category_rank.get(record.get("category_id"), last) for record in records], np.int64
+        )
+        # Equal scores keep pycocotools' order: by category, then as in the file.
+        chosen = [records[index] for index in np.lexsort((ranks, -scores))[:limit]]
+        rles = (
+            self._rles(image_id, chosen, annotations.sizes[image_id])
+            if masks or (boxes and not self.has_boxes)
+            else None
+        )
+        corners = None
+        if boxes and self.has_boxes:
+            name = f"{self.source}: a result of image {image_id}"
+            corners = np.array([_box(record["bbox"], name) for record in chosen], np.float64).reshape(-1, 4)
+        elif boxes:
+            corners = mask_boxes(rles or [])
+        return Detections(corners, rles if masks else None)
+
+    def _rles(self, image_id: ImageId, records: Sequence[Record], size: tuple[int, int] | None) -> list[Rle]:
+        try:
+            rles = [to_rle(record["segmentation"], *(size or (None, None))) for record in records]
+        except ValueError as error:
+            raise DataError(f"{self.source}: a result of image {image_id}: {error}") from error
+        broken = first_broken(rles)
+        if broken is not None:
+            raise DataError(
+                f"{self.source}: a result of image {image_id} with score {records[broken]['score']:g} has a damaged "
+                "RLE: its runs do not fill the mask; write the file again"
+            )
+        return rles
+
+
+def read_annotations(source: str | Path | Record) -> Annotations:
+    """COCO `instances` annotations from a file or from the parsed JSON. Raises DataError naming what is wrong."""
+    name = "annotations" if isinstance(source, Mapping) else str(source)
+    content = source if isinstance(source, Mapping) else read_json(source)
+    if not isinstance(content, Mapping) or not isinstance(content.get("images"), list):
+        raise DataError(
+            f"{name}: not COCO annotations: an object with the lists 'images' and 'annotations' is expected"
+        )
+    if not isinstance(content.get("annotations"), list):
+        raise DataError(f"{name}: has no list 'annotations', so there is nothing to compare with")
+    sizes: dict[ImageId, tuple[int, int] | None] = {}
+    file_names: dict[str, ImageId] = {}
+    for image in content["images"]:
+        image_id = _key(image, "id", f"{name}: an entry of 'images'")
+        if image_id in sizes:
+            raise DataError(f"{name}: image id {image_id} occurs twice; `sharpmask check` lists all such records")
+        known = image.get("height") is not None and image.get("width") is not None
+        sizes[image_id] = (int(image["height"]), int(image["width"])) if known else None
+        if image.get("file_name"):
+            file_names[str(image["file_name"])] = image_id
+    if not sizes:
+        raise DataError(f"{name}: lists no images, so there is nothing to measure on")
+    listed = content.get("categories") or []
+    categories: list[Any] = [category.get("id") for category in listed if isinstance(category, Mapping)]
+    try:
+        category_rank = {key: rank for rank, key in enumerate(sorted(set(categories)))}
+    except TypeError as error:
+        raise DataError(f"{name}: category ids must be all numbers or all strings ({error})") from error
+    objects: dict[ImageId, list[Record]] = {}
+    crowds = stray = 0
+    for record in content["annotations"]:
+        image_id = _key(record, "image_id", f"{name}: an entry of 'annotations'")
+        if image_id not in sizes:
+            stray += 1
+        elif record.get("iscrowd"):
+            crowds += 1
+        else:
+            area = record.get("area")
+            if area is not None and not _is_number(area):
+                raise DataError(f"{name}: annotation {record.get('id')} of image {image_id} has the area {area!r}")
+            objects.setdefault(image_id, []).append(record)
+    return Annotations(name, list(sizes), sizes, file_names, category_rank, objects, crowds, stray)
+
+
+def read_results(source: str | Path | Sequence[Record], annotations: Annotations) -> Results:
+    """COCO results from a file or a list. Raises DataError: no list, an image not in `annotations`, no score, …"""
+    name = str(source) if isinstance(source, str | Path) else "results"
+    content = read_json(source) if isinstance(source, str | Path) else source
+    if isinstance(content, Mapping):
+        raise DataError(
+            f"{name}: COCO results are a list of objects with image_id, score, bbox and segmentation, but this file "
+            "holds one object (an annotation file?)"
+        )
+    if not isinstance(content, Sequence):
+        raise DataError(f"{name}: COCO results are a list, not {type(content).__name__}")
+    by_image: dict[ImageId, list[Record]] = {}
+    masks = boxes = 0
+    for number, record in enumerate(content, 1):
+        image_id = _key(record, "image_id", f"{name}: result number {number}")
+        if image_id not in annotations.sizes:
+            raise DataError(
+                f"{name}: result number {number} is of image {image_id!r}, which is not in {annotations.source}; "
+                "use the annotations the proposals were made for"
+            )
+        if not _is_number(record.get("score")):
+            raise DataError(f"{name}: result number {number} (image {image_id}) has the score {record.get('score')!r}")
+        masks += bool(record.get("segmentation"))
+        boxes += bool(record.get("bbox"))
+        if not record.get("segmentation") and not record.get("bbox"):
+            raise DataError(f"{name}: result number {number} (image {image_id}) has neither bbox nor segmentation")
+        by_image.setdefault(image_id, []).append(record)
+    count = len(content)
+    if 0 < masks < count and boxes < count:
+        raise DataError(
+            f"{name}: {masks} of {count} results have a segmentation and {boxes} a bbox; give all of them the same"
+        )
+    return Results(name, by_image, count, has_masks=masks == count, has_boxes=count == 0 or boxes == count)
+
+
+def _key(record: object, field: str, name: str) -> ImageId:
+    if not isinstance(record, Mapping):
+        raise DataError(f"{name} is not an object but {type(record).__name__}")
+    key = record.get(field)
+    if key is None or not isinstance(key, Hashable):
+        raise DataError(f"{name} has no usable '{field}' ({key!r})")
+    return key
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _box(box: object, name: str) -> list[float]:
+    if not isinstance(box, list | tuple) or len(box) != 4 or not all(map(_is_number, box)) or box[2] < 0 or box[3] < 0:
+        raise DataError(f"{name} has the bbox {box!r}; it must be [x, y, width, height] in pixels")
+    return list(box)
+
+
+def _mask_area(rle: Rle) -> float:
+    # One at a time: pycocotools' area of 256 and more masks overflows with newer numpy versions.
+    return float(mask_utils.area(rle))
