@@ -1,0 +1,131 @@
+"""Everything that defines a training run. The field docs become the command line's help."""
+
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Literal
+
+from sharpmask.data.augment import Augmentation
+from sharpmask.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of training: DeepMask (mask and score), or SharpMask (refinement only, the rest frozen)."""
+
+    steps: int = 600_000
+    """optimiser steps; 0 leaves the stage out"""
+    batch_size: int = 32
+    """patches of one step, over all processes together"""
+    batches: Literal["alternate", "joint", "mask"] = "alternate"
+    """what a batch holds: masks or scores in turn (release), both together, or masks only (the refinement stage)"""
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    """sgd: as the papers; adamw: for short runs"""
+    learning_rate: float = 1e-3
+    """of the first step after warm-up"""
+    trunk_factor: float = 1.0
+    """the trunk's learning rate as a multiple of `learning_rate`; 0 freezes the trunk"""
+    momentum: float = 0.9
+    """of SGD"""
+    weight_decay: float = 5e-4
+    """release 5e-4, paper 5e-5"""
+    schedule: Literal["steps", "cosine"] = "steps"
+    """steps: multiplied by `factors` from `milestones` on; cosine: falls to zero at the last step"""
+    milestones: tuple[int, ...] = (200_000, 480_000)
+    """steps at which the learning rate changes"""
+    factors: tuple[float, ...] = (0.5, 0.1)
+    """what the first learning rate is multiplied by from each milestone on"""
+    warmup: int = 0
+    """steps over which the learning rate rises from zero"""
+    clip: float = 0.0
+    """largest norm of the gradient; 0: no limit"""
+    mask_weight: float = 32.0
+    """weight of the mask loss (mean over pixels) against the score loss; 32, the batch size, as the release"""
+    average: float = 0.0
+    """decay of the running average of the weights that is validated and saved (0.999 is usual); 0: no average"""
+    negative_shift: float = 48.0
+    """how far a negative's centre is from objects of near scale, in patch pixels: release 48, DeepMask paper 32"""
+    negative_octaves: float = 2.5
+    """which scales are near, in octaves: release 2.5, DeepMask paper 1"""
+    balance: Literal["category", "annotation"] = "category"
+    """draw a category first (release), or every annotation alike"""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    """variation beyond the canonical jitter"""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A run: data, model, two stages."""
+
+    annotations: str
+    """COCO instances JSON to train on"""
+    images: str
+    """folder of its images"""
+    output: str
+    """folder for checkpoints, logs and the trained model"""
+    model: str = "sharpmask-resnet50"
+    """name of a model of the spec table that has a refinement"""
+    trunk_weights: str | None = None
+    """safetensors file of an ImageNet trunk with torchvision's or timm's names"""
+    start_from: str | None = None
+    """name or file of a trained model whose weights the run starts from, instead of an ImageNet trunk"""
+    val_annotations: str | None = None
+    """COCO instances JSON to validate on; none: no validation"""
+    val_images: str | None = None
+    """folder of its images"""
+    deepmask: StageConfig = field(default_factory=StageConfig)
+    """stage 1"""
+    sharpmask: StageConfig = field(
+        default_factory=lambda: StageConfig(steps=400_000, batches="mask", milestones=(200_000, 320_000))
+    )
+    """stage 2"""
+    seed: int = 0
+    """of weights, examples and dropout; the same seed gives the same run on a CPU"""
+    device: str | None = None
+    """torch device; by default the GPU if there is one, else the CPU"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast the networks; the losses and weights stay in fp32"""
+    workers: int = 1
+    """processes that prepare examples, for each training process"""
+    threads: int | None = None
+    """CPU threads of each training process; by default torch's choice"""
+    cache_gigabytes: float = 2.0
+    """memory for decoded photos, for each training process"""
+    validate_every: int = 4000
+    """steps between validations"""
+    validation_patches: int = 1000
+    """canonical patches that a validation measures"""
+    validation_photos: int = 0
+    """photos on which a validation measures AR; 0: patches only"""
+    checkpoint_every: int = 1000
+    """steps between checkpoints"""
+    log_every: int = 50
+    """steps between log lines and TensorBoard scalars"""
+
+    def __post_init__(self) -> None:
+        for name, stage in (("deepmask", self.deepmask), ("sharpmask", self.sharpmask)):
+            if len(stage.milestones) != len(stage.factors):
+                raise ConfigError(f"{name}.milestones and {name}.factors must have the same length")
+            if stage.steps < 0 or stage.learning_rate <= 0:
+                raise ConfigError(f"{name}: steps must not be negative and learning_rate must be positive")
+        if self.sharpmask.batches != "mask":
+            raise ConfigError("sharpmask.batches must be 'mask': stage 2 trains the refinement only")
+        if self.deepmask.batches == "mask":
+            raise ConfigError("deepmask.batches must be 'alternate' or 'joint': stage 1 trains mask and score")
+        if (self.val_annotations is None) != (self.val_images is None):
+            raise ConfigError("val_annotations and val_images must be given together")
+
+
+def config_file(name: str) -> str:
+    """The path of a config: `name` itself if there is such a file, else the shipped config of that name.
+
+    Raises:
+        ConfigError: there is neither.
+    """
+    if Path(name).is_file():
+        return name
+    folder = Path(str(resources.files("sharpmask") / "configs"))
+    shipped = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    if name not in shipped:
+        raise ConfigError(f"no config file '{name}'; shipped configs are: {', '.join(shipped)}")
+    return str(shipped[name])

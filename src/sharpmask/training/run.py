@@ -1,0 +1,269 @@
+"""The training run: both stages on one loop, checkpointed, resumable, on one process or many."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from sharpmask.checkpoints.store import load_network, load_state, load_trunk, read_safetensors, save_network
+from sharpmask.data.check import assert_trainable
+from sharpmask.data.coco import CocoDataset, read_coco
+from sharpmask.data.examples import ExampleDataset
+from sharpmask.data.geometry import CanonicalGeometry
+from sharpmask.data.stream import StreamSampler
+from sharpmask.errors import ConfigError, SharpMaskError
+from sharpmask.networks.sharpmask import SharpMask
+from sharpmask.networks.specs import get_spec
+from sharpmask.training.checkpoint import load_checkpoint, save_checkpoint
+from sharpmask.training.config import TrainConfig
+from sharpmask.training.distributed import World, barrier, join_world, leave_world, sum_gradients
+from sharpmask.training.logs import RunLog
+from sharpmask.training.optimiser import WeightAverage, build_optimiser, learning_rate, set_learning_rate
+from sharpmask.training.stages import DeepMaskStage, SharpMaskStage, Stage, batch_loss
+from sharpmask.training.validation import Validator
+
+
+def train(config: TrainConfig, *, resume: bool = False) -> Path:
+    """Train both stages. Returns the path of the trained model, `output`/model.safetensors.
+
+    Besides it `output` holds last.pt (to resume), deepmask.safetensors and sharpmask.safetensors (the best of each
+    stage by the share of validation patches with IoU >= .7, the last where there is no validation), log.jsonl and
+    tensorboard/.
+
+    Args:
+        config: the run.
+        resume: go on from `output`/last.pt if it exists; otherwise such a file is an error, so that no run is lost.
+
+    Raises:
+        SharpMaskError: settings, data or weights that cannot be used; nothing has been trained then.
+    """
+    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    output = Path(config.output)
+    dataset = read_coco(config.annotations)
+    for stage in (config.deepmask, config.sharpmask):
+        if stage.steps:
+            assert_trainable(dataset, config.images, negatives=stage.batches != "mask")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the output folder {output}: {error.strerror}") from None
+    state = load_checkpoint(output, config)
+    if state is not None and not resume:
+        raise ConfigError(f"{output} holds a run already; add --resume to go on with it, or choose another output")
+    world = join_world(device.type)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", world.local_rank)
+    try:
+        return _Run(config, dataset, output, device, world).train(state)
+    finally:
+        leave_world()
+
+
+class _Run:
+    """A run in progress: the network and what it is trained with."""
+
+    def __init__(
+        self, config: TrainConfig, dataset: CocoDataset, output: Path, device: torch.device, world: World
+    ) -> None:
+        self.config, self.dataset, self.output, self.device, self.world = config, dataset, output, device, world
+        torch.manual_seed(config.seed)
+        self.network = initial_network(config).to(device)
+        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        side = self.network.spec.patch_size
+        self.validator = Validator(config, side) if config.val_annotations and world.is_main else None
+
+    def train(self, state: dict[str, Any] | None) -> Path:
+        stages: list[Stage] = [
+            DeepMaskStage(self.config.deepmask, self.network.spec.patch_size),
+            SharpMaskStage(self.config.sharpmask, self.network.spec.patch_size),
+        ]
+        if state is not None:
+            self.network.load_state_dict(state["network"])
+        current = state["stage"] if state is not None else None
+        for stage in stages:
+            if current is not None and stage.name != current:
+                continue  # finished before the run was stopped
+            self._train_stage(stage, state if current is not None else None)
+            current = None
+        result = self.output / "model.safetensors"
+        if self.world.is_main:
+            save_network(self.network.eval(), result, notes={"trained_with": f"seed {self.config.seed}"})
+        return result
+
+    def _train_stage(self, stage: Stage, state: dict[str, Any] | None) -> None:
+        """Train one stage to its end and leave its best weights in the network."""
+        if stage.config.steps == 0:
+            return
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(False)
+        trained = list(stage.trained(self.network))
+        parameters = [parameter for parameter, _ in trained]
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        optimiser = build_optimiser(stage.config, trained)
+        average = WeightAverage(parameters, stage.config.average)
+        first, best = 0, -1.0
+        if state is not None:
+            first, best = state["step"], state["best"]
+            optimiser.load_state_dict(state["optimiser"])
+            average.load(state["average"])
+        log = RunLog(self.output, stage.name, first=first, steps=stage.config.steps, quiet=not self.world.is_main)
+        self.network.train()
+        for step, batch in enumerate(self._batches(stage, first), start=first):
+            set_learning_rate(optimiser, learning_rate(stage.config, step))
+            logged = self._step(stage, step, batch, optimiser, parameters)
+            average.update(step)
+            log.advance(stage.config.batch_size)
+            done = step + 1
+            if done % self.config.log_every == 0 or done == stage.config.steps:
+                rate = log.rate()
+                log.scalars(
+                    done, {**logged, "learning_rate": learning_rate(stage.config, step), "patches_per_second": rate}
+                )
+            last = done == stage.config.steps
+            if last or done % self.config.validate_every == 0:
+                best = self._validate(stage, average, done, best, log, last)
+            if last or done % self.config.checkpoint_every == 0:
+                self._save(stage, optimiser, average, done, best)
+        average.swap()  # the average is the stage's result
+        self._use_best(stage)
+        log.close()
+
+    def _step(
+        self,
+        stage: Stage,
+        step: int,
+        batch: dict[str, torch.Tensor],
+        optimiser: torch.optim.Optimizer,
+        parameters: list[torch.nn.Parameter],
+    ) -> dict[str, float]:
+        """One optimiser step; returns the losses."""
+        # Dropout, like the examples, is a function of seed and step, so that a resumed run is the same run.
+        torch.manual_seed((self.config.seed * 1_000_003 + step) * self.world.size + self.world.rank)
+        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        patches = (batch["patch"].float() / 255).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):
+            output = stage.forward(self.network, patches)
+        loss, logged = batch_loss(output, batch, stage.config.mask_weight, self.world)
+        if not torch.isfinite(loss):
+            raise SharpMaskError(
+                f"the loss of stage {stage.name} is no longer a number; lower {stage.name}.learning_rate or set "
+                f"{stage.name}.clip and go on with --resume from the last checkpoint"
+            )
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        sum_gradients(parameters, self.world)
+        if stage.config.clip:
+            logged["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(parameters, stage.config.clip))
+        optimiser.step()
+        return {"loss": float(loss.detach()), **logged}
+
+    def _batches(self, stage: Stage, first: int) -> DataLoader[dict[str, torch.Tensor]]:
+        """This process's part of the batches from step `first` on, the same whatever was done before."""
+        config = stage.config
+        dataset = ExampleDataset(
+            dataset=self.dataset,
+            image_dir=self.config.images,
+            seed=self.config.seed + (1 if stage.name == "sharpmask" else 0),
+            length=config.steps * config.batch_size,
+            batch_size=config.batch_size,
+            batches=config.batches,
+            mask_side=stage.mask_side,
+            geometry=CanonicalGeometry(
+                patch_size=self.network.spec.patch_size,
+                context=self.network.spec.context,
+                negative_shift=config.negative_shift,
+                negative_octaves=config.negative_octaves,
+            ),
+            balance=config.balance,
+            augmentation=config.augmentation,
+            cache_bytes=int(self.config.cache_gigabytes * 2**30),
+        )
+        if self.config.workers:
+            dataset.preload()  # once, before the workers fork and share it
+        sampler = StreamSampler(
+            start_step=first,
+            steps=config.steps - first,
+            batch_size=config.batch_size,
+            rank=self.world.rank,
+            world_size=self.world.size,
+        )
+        return DataLoader(
+            dataset,
+            batch_size=sampler.local_batch_size,
+            sampler=sampler,
+            num_workers=self.config.workers,
+            pin_memory=self.device.type == "cuda",
+            prefetch_factor=4 if self.config.workers else None,
+        )
+
+    def _validate(self, stage: Stage, average: WeightAverage, step: int, best: float, log: RunLog, last: bool) -> float:
+        """Measure the averaged weights, keep them if they are the best so far; returns the best share of IoU >= .7."""
+        if self.validator is None:
+            if last and self.world.is_main:
+                average.swap()
+                save_network(stage.result(self.network), self._best(stage), dtype=torch.float32)
+                average.swap()
+            return best
+        started = time.monotonic()
+        average.swap()
+        network = stage.result(self.network)
+        scalars = self.validator.patches_scalars(network, self.device)
+        scalars |= self.validator.recall_scalars(network, self.device)
+        log.pictures(step, self.validator.picture(network, self.device))
+        if scalars["share_iou_70"] >= best:
+            best = scalars["share_iou_70"]
+            save_network(network, self._best(stage), dtype=torch.float32)
+        average.swap()
+        log.scalars(step, {**scalars, "validation_seconds": time.monotonic() - started})
+        self.network.train()
+        return best
+
+    def _best(self, stage: Stage) -> Path:
+        return self.output / f"{stage.name}.safetensors"
+
+    def _use_best(self, stage: Stage) -> None:
+        barrier(self.world)  # the first process may still be writing it
+        tensors, _ = read_safetensors(self._best(stage))
+        load_state(stage.result(self.network), tensors, self._best(stage))
+
+    def _save(
+        self, stage: Stage, optimiser: torch.optim.Optimizer, average: WeightAverage, step: int, best: float
+    ) -> None:
+        if self.world.is_main:
+            state = {
+                "stage": stage.name,
+                "step": step,
+                "best": best,
+                "network": self.network.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "average": average.state(),
+            }
+            save_checkpoint(self.output, state, self.config)
+
+
+def initial_network(config: TrainConfig) -> SharpMask:
+    """The network a run starts with: a trained model's, or random weights on an ImageNet trunk.
+
+    Raises:
+        ConfigError: the model has no refinement, or `start_from` is another architecture.
+    """
+    spec = get_spec(config.model)
+    if spec.refinement is None:
+        name = config.model.replace("deepmask", "sharpmask")
+        raise ConfigError(
+            f"model '{config.model}' has no second stage; train '{name}', with sharpmask.steps=0 if need be"
+        )
+    if config.start_from is None:
+        network = SharpMask(spec)
+        if config.trunk_weights is not None:
+            load_trunk(network, config.trunk_weights)
+        return network
+    started = load_network(config.start_from)
+    if not isinstance(started, SharpMask) or started.spec.trunk != spec.trunk:
+        raise ConfigError(f"start_from={config.start_from} is not a model like '{config.model}'")
+    return started

@@ -1,0 +1,216 @@
+"""Whole runs: both stages, resume after a kill, several processes, bad input."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from short_runs import short_run, short_stage
+
+from sharpmask.checkpoints import load_network
+from sharpmask.checkpoints.store import read_safetensors
+from sharpmask.errors import ConfigError, DataError, ModelError, SharpMaskError
+from sharpmask.networks.deepmask import DeepMask
+from sharpmask.networks.sharpmask import SharpMask
+from sharpmask.training.run import initial_network, train
+
+
+def log_of(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    """Bit for bit, in the files of two runs."""
+    a, b = (read_safetensors(folder / "model.safetensors")[0] for folder in (first, second))
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+@pytest.fixture(scope="module")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output of an undisturbed run with validation."""
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    train(
+        short_run(
+            shapes, output, val_annotations=str(shapes / "instances.json"), val_images=str(shapes), validation_photos=1
+        )
+    )
+    return output
+
+
+def test_a_run_makes_a_model_of_both_stages(finished: Path) -> None:
+    network = load_network(finished / "model.safetensors")
+    assert isinstance(network, SharpMask) and not network.training
+    coarse = load_network(finished / "deepmask.safetensors")
+    assert isinstance(coarse, DeepMask)
+    # Stage 2 leaves the forward path alone (fp16 in the model file).
+    for name, tensor in coarse.state_dict().items():
+        torch.testing.assert_close(
+            network.deepmask.state_dict()[name], tensor.half().float() if tensor.ndim > 1 else tensor
+        )
+
+
+def test_both_stages_change_their_weights(shapes: Path, finished: Path) -> None:
+    torch.manual_seed(0)
+    before = initial_network(short_run(shapes, finished)).state_dict()
+    after, _ = read_safetensors(finished / "model.safetensors")
+    for part in (
+        "deepmask.trunk.blocks",
+        "deepmask.encoder",
+        "deepmask.mask_head",
+        "deepmask.score_head",
+        "refinement",
+    ):
+        changed = [
+            k for k in before if k.startswith(part) and not torch.allclose(before[k], after[k].float(), atol=2e-4)
+        ]
+        assert changed, part
+    assert torch.equal(before["deepmask.trunk.conv_stem.scale"], after["deepmask.trunk.conv_stem.scale"])
+
+
+def test_the_log_holds_losses_rates_and_validation(finished: Path) -> None:
+    log = log_of(finished)
+    steps = [(entry["stage"], entry["step"]) for entry in log if "loss" in entry]
+    assert steps == [("deepmask", 1), ("deepmask", 2), ("deepmask", 3), ("sharpmask", 1), ("sharpmask", 2)]
+    measured = [entry for entry in log if "share_iou_70" in entry]
+    assert [entry["stage"] for entry in measured] == ["deepmask", "sharpmask"]
+    assert {"mean_iou", "median_iou", "share_iou_50", "score_auroc", "mask_ar_100"} <= set(measured[0])
+
+
+def test_the_same_seed_gives_the_same_weights(shapes: Path, finished: Path, tmp_path: Path) -> None:
+    again = tmp_path / "again"
+    train(
+        short_run(
+            shapes, again, val_annotations=str(shapes / "instances.json"), val_images=str(shapes), validation_photos=1
+        )
+    )
+    assert_same_weights(again, finished)
+
+
+def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(shapes: Path, finished: Path) -> None:
+    config = short_run(
+        shapes, finished, val_annotations=str(shapes / "instances.json"), val_images=str(shapes), validation_photos=1
+    )
+    with pytest.raises(ConfigError, match="--resume"):
+        train(config)
+    with pytest.raises(ConfigError, match="another seed"):
+        train(dataclasses.replace(config, seed=9), resume=True)
+
+
+def test_a_damaged_checkpoint_is_named(shapes: Path, tmp_path: Path) -> None:
+    (tmp_path / "last.pt").write_bytes(b"PK\x03\x04 nothing")
+    with pytest.raises(ModelError, match=r"last\.pt is not a whole checkpoint"):
+        train(short_run(shapes, tmp_path), resume=True)
+
+
+def arguments(shapes: Path, output: Path, steps: int, *more: str) -> list[str]:
+    """The command line of a run without validation, so that a kill can only hit training and checkpoints."""
+    stage = ["batch_size=4", "optimiser=adamw", "schedule=cosine", "milestones=[]", "factors=[]", "average=0.9"]
+    fields = [f"{name}.{field}" for name in ("deepmask", "sharpmask") for field in stage]
+    return [
+        "train", "--config=small-cpu", f"annotations={shapes}/instances.json", f"images={shapes}", f"output={output}",
+        f"deepmask.steps={steps}", f"sharpmask.steps={steps}", "workers=0", "threads=1", "device=cpu",
+        "checkpoint_every=1", "log_every=1", *fields, *more,
+    ]  # fmt: skip
+
+
+def start(command: list[str], *, processes: int = 1) -> subprocess.Popen[bytes]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *launcher, "-m", "sharpmask.cli.main", *command], env=environment, stderr=subprocess.PIPE
+    )
+
+
+def finish(process: subprocess.Popen[bytes]) -> None:
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors.decode()[-2000:]
+
+
+@pytest.mark.parametrize("kill_after", [("deepmask", 2), ("sharpmask", 1)])
+def test_killed_and_resumed_equals_uninterrupted(
+    shapes: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, kill_after: tuple[str, int]
+) -> None:
+    steps = 8
+    whole = tmp_path_factory.getbasetemp() / "uninterrupted"
+    if not whole.exists():
+        finish(start(arguments(shapes, whole, steps)))
+    broken = tmp_path / "broken"
+    process = start(arguments(shapes, broken, steps))
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        log = log_of(broken) if (broken / "log.jsonl").exists() else []
+        if any((entry["stage"], entry["step"]) == kill_after for entry in log):
+            break
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (broken / "model.safetensors").exists(), "the run was over before it could be killed"
+    assert (broken / "last.pt").exists()
+    finish(start(arguments(shapes, broken, steps, "--resume")))
+    assert_same_weights(broken, whole)
+    # Resuming a finished run does nothing and breaks nothing.
+    finish(start(arguments(shapes, broken, steps, "--resume")))
+    assert_same_weights(broken, whole)
+
+
+def test_two_processes_learn_what_one_learns(shapes: Path, tmp_path: Path) -> None:
+    """Stage 2 has no dropout, so gloo's sum of two halves of a batch is the gradient of the batch."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for output, processes in ((one, 1), (two, 2)):
+        finish(start(arguments(shapes, output, 3, "deepmask.steps=0"), processes=processes))
+    for a, b in zip(log_of(one), log_of(two), strict=True):
+        assert a["step"] == b["step"] and b["patches_per_second"] > 0
+    first, _ = read_safetensors(one / "sharpmask.safetensors")
+    second, _ = read_safetensors(two / "sharpmask.safetensors")
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=2e-5)
+
+
+def test_overfit_a_handful(shapes: Path, tmp_path: Path) -> None:
+    """The mask loss falls clearly within a few steps (the two-minute run to IoU > .9 is benchmarks/overfit.py)."""
+    config = short_run(
+        shapes,
+        tmp_path / "o",
+        deepmask=short_stage(25, batch_size=8, learning_rate=2e-3),
+        sharpmask=short_stage(0, "mask"),
+    )
+    train(config)
+    losses = [entry["mask_loss"] for entry in log_of(tmp_path / "o") if "mask_loss" in entry]
+    assert sum(losses[-5:]) < 0.6 * sum(losses[:5])
+
+
+def test_bad_data_is_refused_before_the_first_step(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"missing\.json"):
+        train(short_run(shapes, tmp_path / "a", annotations=str(shapes / "missing.json")))
+    with pytest.raises(DataError, match=r"1\.png"):
+        train(short_run(shapes, tmp_path / "b", images=str(tmp_path)))
+    assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+def test_model_without_second_stage_is_refused(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"deepmask-lite0.*sharpmask-lite0"):
+        train(short_run(shapes, tmp_path / "c", model="deepmask-lite0"))
+
+
+def test_start_from_a_trained_model(shapes: Path, finished: Path, tmp_path: Path) -> None:
+    config = short_run(shapes, tmp_path, start_from=str(finished / "model.safetensors"))
+    started = initial_network(config).state_dict()
+    trained, _ = read_safetensors(finished / "model.safetensors")
+    assert all(torch.equal(started[name], trained[name].float()) for name in trained)
+    with pytest.raises(ConfigError, match="not a model like"):
+        initial_network(dataclasses.replace(config, model="sharpmask-resnet50"))
+
+
+def test_a_loss_that_is_no_number_stops_the_run(shapes: Path, tmp_path: Path) -> None:
+    config = short_run(
+        shapes, tmp_path / "n", deepmask=short_stage(30, optimiser="sgd", learning_rate=1e6, average=0.0)
+    )
+    with pytest.raises(SharpMaskError, match=r"no longer a number; lower deepmask\.learning_rate"):
+        train(config)
