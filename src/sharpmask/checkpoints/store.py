@@ -56,9 +56,16 @@ def load_network(name_or_path: str | Path = DEFAULT_MODEL) -> DeepMask | SharpMa
         ConfigError: no such name, or a name without bundled weights.
         ModelError: the file is missing, damaged or not one of ours.
     """
+    from sharpmask.checkpoints.download import PUBLISHED, published_path  # which needs this module
+
     name = str(name_or_path)
     if name in SPECS:
         spec = SPECS[name]
+        if name in PUBLISHED:
+            path = published_path(name)
+            if path is None:
+                raise ConfigError(f"'{name}' has not been fetched yet: run  sharpmask load {name}")
+            return _load_file(path, None)
         if spec.weights is None:
             bundled = ", ".join(s.name for s in SPECS.values() if s.weights)
             raise ConfigError(f"no weights are bundled for '{name}'; there are weights for: {bundled}")

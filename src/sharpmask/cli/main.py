@@ -16,6 +16,8 @@ COMMANDS = {
     "train": ("train", "train DeepMask, then SharpMask, on COCO-format data"),
     "evaluate": ("evaluate", "measure proposals: AR, AR by size, AUC, with intervals"),
     "evaluate-patches": ("evaluate_patches", "measure the masks of canonical patches: IoU table"),
+    "import-torch7": ("import_torch7", "turn a model of the Torch7 release into a weights file"),
+    "load": ("load", "fetch a published model, import it once, and keep it for offline use"),
     "baseline": ("baseline", "write the proposals of a classical method for comparison"),
 }
 

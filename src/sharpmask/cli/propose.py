@@ -31,6 +31,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--min-score", type=float, default=0.0, help="drop proposals below this probability")
     parser.add_argument("--min-area", type=float, default=0.0, help="drop masks of fewer pixels")
     parser.add_argument("--max-area", type=float, default=None, help="drop masks of more pixels")
+    parser.add_argument(
+        "--compat",
+        choices=["torch7"],
+        default=None,
+        help="repeat the Torch7 release's whole-image arithmetic, quirks included",
+    )
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1, …; default: cuda where available")
     parser.add_argument(
         "--overlay", action=ActionYesNo(no_prefix="no-"), default=True, help="write a picture of each image"
@@ -43,11 +49,12 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> int:
     from sharpmask.checkpoints import DEFAULT_MODEL, load_network
     from sharpmask.images import find_images
+    from sharpmask.proposals.compat import Torch7Proposer
     from sharpmask.proposals.folder import propose_files
     from sharpmask.proposals.proposer import Proposer
 
     paths = find_images(args.inputs)
-    proposer = Proposer(
+    proposer = (Torch7Proposer if args.compat else Proposer)(
         load_network(args.model or DEFAULT_MODEL),
         top=args.top,
         zoom=args.zoom,
