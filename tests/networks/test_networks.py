@@ -12,7 +12,8 @@ from sharpmask.networks.layers import count_parameters
 from sharpmask.networks.sharpmask import SharpMask, build_network, crop_windows
 from sharpmask.networks.specs import SPECS, ModelSpec, get_spec
 
-ROWS = pytest.mark.parametrize("name", sorted(SPECS))
+# The published models are ResNet-50 rows over again.
+ROWS = pytest.mark.parametrize("name", sorted(name for name in SPECS if not name.endswith("-fair")))
 
 
 def randomised(network: nn.Module) -> nn.Module:

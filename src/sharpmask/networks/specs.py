@@ -68,6 +68,9 @@ SPECS: dict[str, ModelSpec] = {
     for spec in (
         ModelSpec(name="deepmask-resnet50"),
         ModelSpec(name="sharpmask-resnet50", refinement="refactored"),
+        # The authors' trained models of 2016, imported from Torch7 (see checkpoints/download.py).
+        ModelSpec(name="deepmask-fair", licence="BSD"),
+        ModelSpec(name="sharpmask-fair", refinement="refactored", licence="BSD"),
         # The MSRA / Keras ImageNet weights of ResNet-50 have the stride on the 1x1 convolution.
         ModelSpec(name="deepmask-resnet50-caffe", stride_on="1x1"),
         ModelSpec(name="sharpmask-resnet50-caffe", stride_on="1x1", refinement="refactored"),

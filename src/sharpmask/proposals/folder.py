@@ -17,6 +17,7 @@ from tqdm import tqdm
 from sharpmask.errors import ConfigError, DataError, ImageError
 from sharpmask.files import atomic_write
 from sharpmask.images import read_image
+from sharpmask.proposals.compat import Torch7Proposer
 from sharpmask.proposals.overlay import draw_overlay
 from sharpmask.proposals.proposer import Proposer
 from sharpmask.proposals.result import Proposals
@@ -32,7 +33,7 @@ class FolderReport:
 
 
 def propose_files(
-    proposer: Proposer,
+    proposer: Proposer | Torch7Proposer,
     paths: Sequence[Path],
     output: Path,
     *,
