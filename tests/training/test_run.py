@@ -204,6 +204,9 @@ def test_start_from_a_trained_model(shapes: Path, finished: Path, tmp_path: Path
     started = initial_network(config).state_dict()
     trained, _ = read_safetensors(finished / "model.safetensors")
     assert all(torch.equal(started[name], trained[name].float()) for name in trained)
+    deepmask = initial_network(dataclasses.replace(config, start_from=str(finished / "deepmask.safetensors")))
+    coarse = load_network(finished / "deepmask.safetensors").state_dict()
+    assert all(torch.equal(tensor, coarse[name]) for name, tensor in deepmask.deepmask.state_dict().items())
     with pytest.raises(ConfigError, match="not a model like"):
         initial_network(dataclasses.replace(config, model="sharpmask-resnet50"))
 

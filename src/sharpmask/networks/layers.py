@@ -58,6 +58,11 @@ class PaddedConv2d(nn.Conv2d):
         if tf_same and stride == 2:
             before, after = (kernel_size - 2) // 2, (kernel_size - 1) // 2
         self.pad = (before, after, before, after)
+        # Nothing else keeps the signal's scale: with PyTorch's own start it shrinks from layer to layer, and the
+        # refinement spends its first thousand steps on finding it again.
+        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(symmetric_pad(x, *self.pad))
@@ -85,7 +90,6 @@ class FrozenAffineConv2d(PaddedConv2d):
         super().__init__(
             in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=False, tf_same=tf_same
         )
-        nn.init.kaiming_normal_(self.weight, nonlinearity="relu")  # nothing else keeps the signal's scale
         self.register_buffer("scale", torch.ones(out_channels))
         self.register_buffer("shift", torch.zeros(out_channels))
 

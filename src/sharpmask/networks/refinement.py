@@ -70,6 +70,13 @@ class Refinement(nn.Module):
         )
         self.vertical = nn.ModuleList(VerticalNet(k) for k in widths)
         self.output = PaddedConv2d(widths[-1] // 2, 1, 3)
+        # The last stages have few channels, and one that falls below zero everywhere never learns again. So all of them
+        # start above it, and the mask starts near a logit of 0, without a large first gradient to push them down.
+        with torch.no_grad():
+            for net in (*self.horizontal, *self.vertical):
+                net.merge.weight.mul_(0.1)
+                net.merge.bias.fill_(0.5)
+            self.output.weight.mul_(0.1)
 
     def skips(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Trunk features at strides 2, 4, 8, 16 -> S parts, coarse to fine."""

@@ -1,5 +1,6 @@
 """Every model of the package: one table from name to architecture, weights file and licence."""
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,6 +59,11 @@ class ModelSpec:
         return 16
 
     @property
+    def forward_path(self) -> "ModelSpec":
+        """The architecture without name, weights and refinement: equal for a SharpMask and the DeepMask inside it."""
+        return dataclasses.replace(self, name="", refinement=None, weights=None, licence=None)
+
+    @property
     def grid_side(self) -> int:
         """Feature cells along one side of a window (10 for P = 160)."""
         return self.patch_size // self.stride
@@ -74,7 +80,14 @@ SPECS: dict[str, ModelSpec] = {
         # The MSRA / Keras ImageNet weights of ResNet-50 have the stride on the 1x1 convolution.
         ModelSpec(name="deepmask-resnet50-caffe", stride_on="1x1"),
         ModelSpec(name="sharpmask-resnet50-caffe", stride_on="1x1", refinement="refactored"),
-        ModelSpec(name="deepmask-lite0", trunk="efficientnet_lite0", features=64, horizontal_width=32),
+        ModelSpec(
+            name="deepmask-lite0",
+            trunk="efficientnet_lite0",
+            features=64,
+            horizontal_width=32,
+            weights="sharpmask-lite0.safetensors",  # the DeepMask inside that SharpMask
+            licence="Apache-2.0",
+        ),
         ModelSpec(
             name="sharpmask-lite0",
             trunk="efficientnet_lite0",
@@ -82,6 +95,8 @@ SPECS: dict[str, ModelSpec] = {
             refinement="refactored",
             horizontal_width=32,
             upsampling="bilinear",
+            weights="sharpmask-lite0.safetensors",
+            licence="Apache-2.0",
         ),
         ModelSpec(name="deepmask-lite2", trunk="efficientnet_lite2", features=64, horizontal_width=32),
         ModelSpec(

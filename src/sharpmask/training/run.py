@@ -249,6 +249,8 @@ class _Run:
 def initial_network(config: TrainConfig) -> SharpMask:
     """The network a run starts with: a trained model's, or random weights on an ImageNet trunk.
 
+    A DeepMask to start from is given a fresh refinement.
+
     Raises:
         ConfigError: the model has no refinement, or `start_from` is another architecture.
     """
@@ -264,6 +266,10 @@ def initial_network(config: TrainConfig) -> SharpMask:
             load_trunk(network, config.trunk_weights)
         return network
     started = load_network(config.start_from)
-    if not isinstance(started, SharpMask) or started.spec.trunk != spec.trunk:
+    if started.spec.forward_path != spec.forward_path:
         raise ConfigError(f"start_from={config.start_from} is not a model like '{config.model}'")
-    return started
+    if isinstance(started, SharpMask):
+        return started
+    network = SharpMask(spec)
+    network.deepmask.load_state_dict(started.state_dict())
+    return network
