@@ -80,6 +80,13 @@ class Refinement(nn.Module):
         self.vertical = nn.ModuleList(
             VerticalNet(k, out, spatial=spec.vertical) for k, out in itertools.pairwise(widths)
         )
+        if widths[-1] == 1:
+            # Narrower than the published stack, its last channels are often below zero everywhere at first and would
+            # then never learn. What they see is never negative, so that averages of it keep them alive.
+            for conv in self.modules():
+                if isinstance(conv, PaddedConv2d) and conv.out_channels <= 2:
+                    nn.init.uniform_(conv.weight, 0, 2 / conv.weight[0].numel())
+                    nn.init.zeros_(cast(Tensor, conv.bias))
         self.output = PaddedConv2d(widths[-1], 1, 3)
         self.steps = tuple(2**stage for stage in range(len(self.horizontal)))
 
