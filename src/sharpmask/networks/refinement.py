@@ -81,8 +81,8 @@ class Refinement(nn.Module):
             VerticalNet(k, out, spatial=spec.vertical) for k, out in itertools.pairwise(widths)
         )
         if widths[-1] == 1:
-            # Narrower than the published stack, its last channels are often below zero everywhere at first and would
-            # then never learn. What they see is never negative, so that averages of it keep them alive.
+            # Narrower than the published stack, its last channels may all be below zero everywhere at first and
+            # would then never learn. What they see is never negative, so that averages of it keep them alive.
             for conv in self.modules():
                 if isinstance(conv, PaddedConv2d) and conv.out_channels <= 2:
                     nn.init.uniform_(conv.weight, 0, 2 / conv.weight[0].numel())
@@ -92,7 +92,7 @@ class Refinement(nn.Module):
 
     def skips(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Trunk features, fine to coarse -> S parts, coarse to fine; none without horizontal nets."""
-        return tuple(net(f) for net, f in zip(self.horizontal, reversed(features), strict=False))
+        return tuple(net(f) for net, f in zip(self.horizontal, reversed(features), strict=bool(self.steps)))
 
     def forward(self, encoding: Tensor, skips: Sequence[Tensor]) -> Tensor:
         """Refactored form: (N, E) and S parts cropped to the windows (N, C_i, m, m) -> mask logits (N, P, P)."""

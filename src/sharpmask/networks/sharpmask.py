@@ -56,7 +56,10 @@ class SharpMask(nn.Module):
         return self.deepmask.dense_from_features(features)._replace(skips=self.refinement.skips(features))
 
     def decode(self, dense: DenseOutput, batch_index: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-        """Refined mask logits (N, P, P) of chosen windows, given as three int64 tensors (N,)."""
+        """Refined mask logits (N, P, P) of chosen windows, given as three int64 tensors (N,).
+
+        Always in the refactored form; the plain one is there for patches, to be compared with.
+        """
         encoding = dense.encodings[batch_index, :, rows, cols]
         skips = [
             crop_windows(skip, batch_index, rows, cols, step=step, side=self.spec.grid_side * step)
