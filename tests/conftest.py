@@ -1,6 +1,7 @@
 """What tests share: seeds, the folder of real data, tiny networks."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,24 @@ def tiny_spec() -> ModelSpec:
         refinement_width=16,
         horizontal_width=8,
     )
+
+
+@pytest.fixture
+def small() -> Callable[[ModelSpec], ModelSpec]:
+    """Shrinks any row of the table to an eighth of the trunk's channels and windows of 3 or 4 cells, odd as the row's
+    own or even, in patches of which every structure is still there.
+    """
+
+    def shrink(spec: ModelSpec) -> ModelSpec:
+        return dataclasses.replace(
+            spec,
+            trunk_width=8,
+            patch_size=spec.stride * (3 if spec.grid_side % 2 else 4),
+            features=None if spec.features is None else 8,
+            encoding=16,
+            mask_side=12,
+            score_hidden=8,
+            horizontal_width=8,
+        )
+
+    return shrink

@@ -42,7 +42,7 @@ def test_readme_command_writes_overlay_and_coco_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("model", "least"), [("sharpmask-lite0", 0.20), ("deepmask-lite0", 0.18)])
 def test_bundled_models_find_objects_of_real_photos(model: str, least: float, shared: Path) -> None:
-    """AR@100 on a few photos; README's figures are measured on all of them. Guards against broken weights or geometry."""
+    """AR@100 on a few photos (README has all of them): guards against broken weights or geometry."""
     folder = shared / "data" / "coco-mini"
     truth = json.loads((folder / "instances_val.json").read_text())
     truth["images"] = truth["images"][::26]

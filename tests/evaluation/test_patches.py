@@ -165,6 +165,7 @@ def canonical(monkeypatch: pytest.MonkeyPatch):  # a module
 
     class Spec(NamedTuple):
         patch_size: int = 160
+        context: int = 16
 
     def load(name: str) -> torch.nn.Module:
         network = BrightIsObject()

@@ -1,6 +1,9 @@
 """Structure of the networks, for every row of the table: published sizes, dense = patch, plain = refactored."""
 
 import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -8,24 +11,35 @@ from torch import nn
 
 from sharpmask.errors import ConfigError
 from sharpmask.networks.deepmask import DeepMask
+from sharpmask.networks.heads import PooledEncoder
 from sharpmask.networks.layers import count_parameters
 from sharpmask.networks.sharpmask import SharpMask, build_network, crop_windows
 from sharpmask.networks.specs import SPECS, ModelSpec, get_spec
+from sharpmask.training.config import StageConfig
+from sharpmask.training.stages import DeepMaskStage, SharpMaskStage, Stage
+
+Shrink = Callable[[ModelSpec], ModelSpec]
 
 # The published models are ResNet-50 rows over again.
 ROWS = pytest.mark.parametrize("name", sorted(name for name in SPECS if not name.endswith("-fair")))
+
+
+def unbuilt(name: str) -> DeepMask | SharpMask:
+    """The network of a row at its full size, without memory for its weights."""
+    with torch.device("meta"):
+        return build_network(get_spec(name)).eval()
 
 
 def randomised(network: nn.Module) -> nn.Module:
     """Biases and affines away from 0 and 1, so that a mistake with one of them shows."""
     for name, tensor in network.state_dict().items():
         if tensor.ndim == 1:
-            tensor.copy_(torch.rand_like(tensor) * 0.2 + (0.9 if name.endswith("scale") else -0.1))
+            tensor.copy_(torch.rand_like(tensor) * 0.2 + (0.9 if name.endswith("scale") else -0.05))
     return network.eval()
 
 
 def test_published_parameter_counts() -> None:
-    network = SharpMask(get_spec("sharpmask-resnet50"))
+    network = unbuilt("sharpmask-resnet50")
     assert count_parameters(network.deepmask) == 17_363_713
     assert count_parameters(network.deepmask.trunk) == 8_543_296
     assert count_parameters(network.deepmask.encoder) == 6_685_312
@@ -37,62 +51,116 @@ def test_published_parameter_counts() -> None:
     assert count_parameters(network.refinement.output) == 19
 
 
-@ROWS
-def test_patch_output_shapes(name: str) -> None:
-    spec = get_spec(name)
-    network = build_network(spec).eval()
-    side = spec.patch_size + 2 * spec.context
-    with torch.inference_mode():
-        output = network(torch.rand(2, 3, side, side))
-    mask_side = spec.mask_side if spec.refinement is None else spec.patch_size
-    assert output.mask_logits.shape == (2, mask_side, mask_side)
-    assert output.score_logits.shape == (2,)
+def test_sizes_of_the_original_deepmask() -> None:
+    network = unbuilt("deepmask-vgg")
+    assert count_parameters(network.trunk) == 9_220_480  # the convolutions of VGG-A
+    assert network.encoder.encode.in_features == 512 * 14 * 14
+    assert count_parameters(network.mask_head) == 513 * 56 * 56
+    assert network.score_encoder is not None and network.score_encoder.encode.in_features == 512 * 7 * 7
+    assert count_parameters(network.score_head) == 513 * 1024 + 1025
+
+
+def test_heads_share_more_and_more() -> None:
+    """The same mask branch in A, B and C, and a score branch that gets smaller from head to head."""
+    heads = [unbuilt(f"deepmask-resnet50{head}") for head in ("-head-original", "-head-a", "-head-b", "")]
+    original, *others = [count_parameters(n.encoder) + count_parameters(n.mask_head) for n in heads]
+    assert set(others) == {6_685_312 + 1_608_768} and original > others[0]
+    scores = [
+        count_parameters(n.score_head) + (count_parameters(n.score_encoder) if n.score_encoder else 0) for n in heads
+    ]
+    assert scores[0] == scores[1] > scores[2] > scores[3] == 526_337
+
+
+@pytest.mark.parametrize(("k", "widths"), [(4, [4, 2, 1, 1, 1]), (32, [32, 16, 8, 4, 2]), (64, [64, 32, 16, 8, 4])])
+def test_capacity_schedules(k: int, widths: list[int]) -> None:
+    spec = get_spec("sharpmask-lite0" if k == 32 else f"sharpmask-lite0-k{k}")
+    for name, expected in ((spec.name, widths), (f"sharpmask-lite0-k{k}-constant", [k] * 5)):
+        refinement = unbuilt(name).refinement
+        assert [net.merge.in_channels for net in refinement.vertical] == expected[:-1]
+        assert [net.merge.out_channels for net in refinement.vertical] == expected[1:]
+        assert [net.merge.out_channels for net in refinement.horizontal] == expected[1:]
+        assert refinement.output.in_channels == expected[-1]
 
 
 @ROWS
-def test_gradients_reach_every_trainable_parameter(name: str) -> None:
-    spec = get_spec(name)
-    network = build_network(spec).train()
-    side = spec.patch_size + 2 * spec.context
-    output = network(torch.rand(2, 3, side, side))
-    (output.mask_logits.mean() + output.score_logits.mean()).backward()
-    unreached = {n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
-    if spec.refinement is not None:
-        # The coarse mask head is DeepMask's own output and no part of the refined mask.
-        assert unreached == {"deepmask.mask_head.linear.weight", "deepmask.mask_head.linear.bias"}
-    else:
-        assert not unreached
+def test_patch_output_shapes(name: str, small: Shrink) -> None:
+    """Of the row itself, without computing anything, and of the small row in numbers."""
+    for network in (unbuilt(name), build_network(small(get_spec(name))).eval()):
+        spec = network.spec
+        side = spec.patch_size + 2 * spec.context
+        with torch.inference_mode():
+            output = network(torch.rand(2, 3, side, side, device=next(network.parameters()).device))
+        mask_side = spec.mask_side if spec.refinement is None else spec.patch_size
+        assert output.mask_logits.shape == (2, mask_side, mask_side)
+        assert output.score_logits.shape == (2,)
 
 
-@pytest.mark.parametrize(
-    ("name", "reach"),
-    [("sharpmask-resnet50", 12), ("sharpmask-resnet50-caffe", 12), ("sharpmask-lite0", 14), ("sharpmask-lite2", 17)],
-)
-def test_dense_cell_equals_patch_of_its_window(name: str, reach: int) -> None:
+@ROWS
+def test_gradients_reach_every_trainable_parameter(name: str, small: Shrink) -> None:
+    """In training as it is: stage 1 the DeepMask, stage 2 what refines it and nothing else."""
+    network = build_network(small(get_spec(name))).train()
+    stages: list[Stage] = [DeepMaskStage(StageConfig(), network.spec)]
+    if network.spec.refinement is not None:
+        stages.append(SharpMaskStage(StageConfig(), network.spec))
+    side = network.spec.patch_size + 2 * network.spec.context
+    named = {id(parameter): parameter_name for parameter_name, parameter in network.named_parameters()}
+    covered = set()
+    for stage in stages:
+        network.zero_grad()
+        output = stage.forward(network, torch.rand(8, 3, side, side))
+        loss = output.mask_logits.square().mean()
+        if stage.name == "deepmask":
+            loss = loss + output.score_logits.square().mean()
+        loss.backward()
+        trained = {named[id(parameter)] for parameter, _ in stage.trained(network)}
+        reached = {n for n, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+        assert reached == trained, stage.name
+        covered |= trained
+    assert covered == set(named.values())
+
+
+# Cells beyond a window that trunk and horizontal nets see, rounded up.
+REACH = {"resnet50": 13, "vgg_a": 8, "efficientnet_lite0": 15, "efficientnet_lite2": 21}
+
+
+@ROWS
+def test_dense_cell_equals_patch_of_its_window(name: str, small: Shrink) -> None:
     """With more context than the receptive field reaches, a window is the same cut out or seen in the whole image."""
-    spec = dataclasses.replace(get_spec(name), patch_size=32, mask_side=8, encoding=16, score_hidden=8, features=8)
-    if spec.trunk == "resnet50":
-        spec = dataclasses.replace(spec, trunk_width=4)
+    spec = small(get_spec(name))
+    # Few channels of random biases may be zero everywhere, which would prove nothing; many take time.
+    spec = dataclasses.replace(spec, refinement_width=32 if spec.schedule == "halved" else 8)
     network = randomised(build_network(spec).double())
-    context = 16 * reach  # farther than trunk and horizontal nets see beyond a window
-    image = torch.rand(1, 3, 2 * context + 64, 2 * context + 48, dtype=torch.float64)
-    row, col = 1, 1  # of the patch's windows counted in cells from `context`
+    stride, reach = spec.stride, REACH[spec.trunk]
+    context = stride * reach
+    row, col, more = 2, 1, (3, 2)  # the window, and how far the image is larger than its patch, in cells
+    side = spec.patch_size + 2 * context
+    image = torch.rand(1, 3, side + stride * more[0], side + stride * more[1], dtype=torch.float64)
+    cells = torch.tensor([[reach + row, reach + col], [reach + row, reach + col + 1]])
     with torch.inference_mode():
         dense = network.dense(image)
-        cell_row, cell_col = context // 16 + row, context // 16 + col
-        top, left = 16 * cell_row - context, 16 * cell_col - context
-        side = 32 + 2 * context
-        patch = image[..., top : top + side, left : left + side]
-        assert patch.shape[-2:] == (side, side)
-        expected = network(patch)
-        index = torch.tensor([0])
-        mask = network.decode(dense, index, torch.tensor([cell_row]), torch.tensor([cell_col]))
-    torch.testing.assert_close(
-        dense.score_logits[0, cell_row, cell_col], expected.score_logits[0], rtol=1e-9, atol=1e-9
-    )
-    torch.testing.assert_close(mask, expected.mask_logits, rtol=1e-9, atol=1e-9)
+        assert dense.score_logits.shape[1:] == tuple((n - spec.patch_size) // stride + 1 for n in image.shape[2:])
+        assert dense.encodings.shape[2:] == dense.score_logits.shape[1:]
+        expected = network(image[..., stride * row :, stride * col :][..., :side, :side])
+        masks = network.decode(dense, torch.zeros(2, dtype=torch.int64), *cells.T)
+        scores = dense.score_logits[0, *cells.T]
+    torch.testing.assert_close(scores[:1], expected.score_logits, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(masks[:1], expected.mask_logits, rtol=1e-9, atol=1e-9)
     # The neighbour is another window: the test would notice an offset of one cell.
-    assert not torch.allclose(dense.score_logits[0, cell_row, cell_col + 1], expected.score_logits[0], rtol=1e-6)
+    assert not torch.allclose(scores[1:], expected.score_logits, rtol=1e-6)
+    assert not torch.allclose(masks[1:], expected.mask_logits, rtol=1e-6)
+
+
+@pytest.mark.parametrize("cells", [2, 3, 4, 5])
+def test_pooled_score_branch_of_every_window(cells: int, tiny_spec: ModelSpec) -> None:
+    """All windows at once, at even and odd places, as each of them pooled alone."""
+    branch = PooledEncoder(dataclasses.replace(tiny_spec, patch_size=16 * cells), 6).double()
+    features = torch.rand(2, 6, cells + 4, cells + 3, dtype=torch.float64)
+    with torch.inference_mode():
+        together = branch(features)
+        assert together.shape == (2, 32, 5, 4)
+        for row, col in itertools.product(range(5), range(4)):
+            alone = branch(features[..., row : row + cells, col : col + cells])
+            torch.testing.assert_close(together[..., row, col], alone.flatten(1), rtol=1e-12, atol=1e-12)
 
 
 def test_dense_grid_size_and_batches(tiny_spec: ModelSpec) -> None:
@@ -112,16 +180,48 @@ def test_dense_grid_size_and_batches(tiny_spec: ModelSpec) -> None:
     torch.testing.assert_close(masks, torch.cat(single), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("upsampling", ["nearest", "bilinear"])
-def test_plain_and_refactored_refinement_agree(tiny_spec: ModelSpec, upsampling: str) -> None:
-    refactored = randomised(SharpMask(dataclasses.replace(tiny_spec, upsampling=upsampling)).double())
-    plain = SharpMask(dataclasses.replace(tiny_spec, upsampling=upsampling, refinement="plain")).double().eval()
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"upsampling": "bilinear"},
+        {"schedule": "constant"},
+        {"horizontal": False},
+        {"vertical": False},
+        {"levels": 3, "vertical": False, "schedule": "constant"},
+    ],
+    ids=str,
+)
+def test_plain_and_refactored_refinement_agree(tiny_spec: ModelSpec, changes: dict[str, Any]) -> None:
+    spec = dataclasses.replace(tiny_spec, **changes)
+    refactored = randomised(SharpMask(spec).double())
+    plain = SharpMask(dataclasses.replace(spec, refinement="plain")).double().eval()
     plain.load_state_dict(refactored.state_dict())
     patches = torch.rand(3, 3, 96, 96, dtype=torch.float64)
     with torch.inference_mode():
         a, b = refactored(patches).mask_logits, plain(patches).mask_logits
     torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
     assert a.std() > 0
+
+
+def test_multiscale_is_the_mean_of_independent_predictions(tiny_spec: ModelSpec) -> None:
+    network = randomised(SharpMask(dataclasses.replace(tiny_spec, refinement="multiscale")))
+    encoding = torch.rand(2, 32)
+    skips = [torch.full((2, 1, 4 * step, 4 * step), float(step)) for step in network.refinement.steps]
+    with torch.inference_mode():
+        coarse = network.refinement.coarse(encoding)[:, None]
+        enlarged = torch.nn.functional.interpolate(coarse, size=(64, 64), mode="bilinear")[:, 0]
+        torch.testing.assert_close(network.refinement(encoding, skips), (enlarged + 2 + 4 + 8) / 4)
+
+
+def test_windows_are_whole_numbers_of_cells() -> None:
+    with pytest.raises(ConfigError, match="patch_size 120 is no multiple of the stride 16"):
+        ModelSpec(name="x", patch_size=120)
+    assert ModelSpec(name="x", patch_size=120, levels=3).grid_side == 15
+    with pytest.raises(ConfigError, match="context 8"):
+        ModelSpec(name="x", context=8)
+    with pytest.raises(ConfigError, match="levels must be 3 or 4, not 5"):
+        ModelSpec(name="x", levels=5)
 
 
 def test_crop_windows() -> None:

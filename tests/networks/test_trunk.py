@@ -1,5 +1,6 @@
 """Trunks: strides, channels, and the public ImageNet files loaded exactly."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -17,13 +18,50 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_features_at_four_strides(name: str) -> None:
-    trunk = build_trunk(SPECS[name]).eval()
+@pytest.mark.parametrize("levels", [3, 4])
+@pytest.mark.parametrize("name", [*FILES, "deepmask-vgg"])
+def test_features_at_every_stride(name: str, levels: int) -> None:
+    trunk = build_trunk(dataclasses.replace(SPECS[name], levels=levels)).eval()
     with torch.inference_mode():
         features = trunk(torch.rand(1, 3, 64, 96))
-    for stride, feature, channels in zip((2, 4, 8, 16), features, trunk.channels, strict=True):
+    for stride, feature, channels in zip((2, 4, 8, 16)[:levels], features, trunk.channels, strict=True):
         assert feature.shape == (1, channels, 64 // stride, 96 // stride)
+
+
+def test_the_papers_depths() -> None:
+    """D: convolutions of the stages that are kept, without the first layer and the shortcuts of the ResNet."""
+    for name, depth in (("resnet50", 39), ("w112-p3-d21", 21), ("w160-p4-d8-vgg", 8)):
+        trunk = build_trunk(SPECS[f"deepmask-{name}"])
+        convolutions = [n for n, m in trunk.named_modules() if isinstance(m, torch.nn.Conv2d) and "shortcut" not in n]
+        assert len([n for n in convolutions if n != "conv1"]) == depth
+
+
+def test_vgg_takes_torchvisions_names_and_gives_its_features() -> None:
+    """Against vgg11's layers written out (with zero padding, hence away from the border), later ones left out."""
+    shapes = {0: (64, 3), 3: (128, 64), 6: (256, 128), 8: (256, 256), 11: (512, 256), 13: (512, 512), 16: (512, 512)}
+    shapes[18] = (512, 512)
+    state = {f"features.{i}.weight": torch.randn(*s, 3, 3) / (3 * s[1] ** 0.5) for i, s in shapes.items()}
+    state |= {f"features.{i}.bias": torch.randn(s[0]) / 10 for i, s in shapes.items()}
+    trunk = build_trunk(SPECS["deepmask-vgg"])
+    trunk.load_state_dict(convert_batchnorm({**state, "classifier.0.bias": torch.ones(4096)}, trunk))
+    x = torch.rand(1, 3, 192, 192)
+    with torch.inference_mode():
+        got = trunk(x)
+        expected = []
+        for i in range(20):
+            if i in shapes:
+                x = F.relu(F.conv2d(x, state[f"features.{i}.weight"], state[f"features.{i}.bias"], padding=1))
+            elif i in (2, 5, 10, 15):
+                expected.append(x)
+                x = F.max_pool2d(x, 2)
+        expected = [*expected[1:], x]
+    for feature, wanted in zip(got, expected, strict=True):
+        edge = 5 if wanted.shape[-1] > 12 else 4
+        inner = (..., slice(edge, -edge), slice(edge, -edge))
+        torch.testing.assert_close(feature[inner], wanted[inner], rtol=1e-3, atol=1e-3)
+    state.pop("features.18.bias")
+    with pytest.raises(KeyError, match=r"features\.18\.bias"):
+        convert_batchnorm(state, trunk)
 
 
 @pytest.mark.parametrize("stride_on", ["1x1", "3x3"])
@@ -63,7 +101,7 @@ def test_resnet_equals_plain_functional_form(shared: Path) -> None:
     with torch.inference_mode():
         got = trunk(x)
         y = F.relu(norm(F.conv2d(x, state["conv1.weight"], stride=2, padding=3), "bn1"))
-        torch.testing.assert_close(got.stride2[..., 4:-4, 4:-4], y[..., 4:-4, 4:-4], rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(got[0][..., 4:-4, 4:-4], y[..., 4:-4, 4:-4], rtol=1e-3, atol=1e-3)
         y = F.max_pool2d(y, 3, 2, 1)
         for block in range(3):
             p = f"layer1.{block}"
@@ -73,4 +111,4 @@ def test_resnet_equals_plain_functional_form(shared: Path) -> None:
             if block == 0:
                 y = norm(F.conv2d(y, state[f"{p}.downsample.0.weight"]), f"{p}.downsample.1")
             y = F.relu(y + z)
-    torch.testing.assert_close(got.stride4[..., 12:-12, 12:-12], y[..., 12:-12, 12:-12], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(got[1][..., 12:-12, 12:-12], y[..., 12:-12, 12:-12], rtol=1e-3, atol=1e-3)

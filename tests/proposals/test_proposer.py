@@ -1,5 +1,6 @@
 """The whole road from image to masks, with networks whose answers are known."""
 
+import dataclasses
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from PIL import Image
 
 from sharpmask.errors import ConfigError, ImageError, ModelError
 from sharpmask.networks.sharpmask import build_network
-from sharpmask.networks.specs import ModelSpec
+from sharpmask.networks.specs import SPECS
 from sharpmask.proposals import Proposals, Proposer
 
 Photo = tuple[np.ndarray, np.ndarray]
@@ -206,39 +207,46 @@ def test_a_network_without_numbers_is_refused(shape_network: Any) -> None:
         Proposer(network).propose(np.zeros((9, 9), np.uint8))
 
 
-@pytest.mark.parametrize("refinement", [None, "refactored"])
-def test_a_real_network(refinement: Any) -> None:
-    """At scale one the proposals of an untrained network equal its own dense run, sorted and decoded by hand."""
+@pytest.mark.parametrize("refinement", [None, "refactored", "multiscale"])
+@pytest.mark.parametrize("row", ["resnet50", "vgg", "w112-p4-d39", "w112-p3-d21-f128", "lite0-head-original"])
+def test_a_real_network(row: str, refinement: Any) -> None:
+    """At scale one the proposals of an untrained network equal its own dense run, sorted and decoded by hand.
+
+    Half a window of 112 pixels is 3.5 cells of stride 16: the windows' centres still are at multiples of the stride.
+    """
     torch.manual_seed(0)
-    spec = ModelSpec(
-        name="tiny", trunk_width=4, features=8, encoding=16, score_hidden=8, horizontal_width=8, refinement=refinement
-    )
-    network = build_network(spec)
+    small = {"trunk_width": 8, "encoding": 16, "score_hidden": 8, "horizontal_width": 8, "refinement": refinement}
+    network = build_network(dataclasses.replace(SPECS[f"deepmask-{row}"], features=8, **small))
+    side, stride = network.spec.patch_size, network.spec.stride
     photo = np.random.default_rng(0).integers(0, 255, (100, 120, 3), dtype=np.uint8)
     proposer = Proposer(network, top=20, scales=[0], threshold=0.5, device="cpu")
     found = proposer.propose(photo)
     assert not network.training
     assert same(found, proposer.propose(photo))
-    canvas = torch.full((1, 3, 272, 288), 0.5)
-    canvas[0, :, 80:180, 80:200] = torch.from_numpy(photo).permute(2, 0, 1) / 255
+    height, width = (-(-n // stride) * stride + side for n in (100, 120))
+    canvas = torch.full((1, 3, height, width), 0.5)
+    begin = side // 2
+    canvas[0, :, begin : begin + 100, begin : begin + 120] = torch.from_numpy(photo).permute(2, 0, 1) / 255
     with torch.inference_mode():
         dense = network.dense(canvas)
-        scores = dense.score_logits[0, :7, :8]
+        cells = 100 // stride + 1, 120 // stride + 1
+        scores = dense.score_logits[0, : cells[0], : cells[1]]
         order = scores.flatten().argsort(descending=True)[:20]
-        logits = network.decode(dense, torch.zeros_like(order), order // 8, order % 8)
-    masks = {}
+        logits = network.decode(dense, torch.zeros_like(order), order // cells[1], order % cells[1])
+    masks, expected_scores = {}, {}
     for cell, window in zip(order.tolist(), logits, strict=True):
-        top, left = 16 * (cell // 8), 16 * (cell % 8)
-        full = torch.zeros(272, 288, dtype=torch.bool)
+        top, left = stride * (cell // cells[1]), stride * (cell % cells[1])
+        full = torch.zeros(height, width, dtype=torch.bool)
         if refinement:
-            full[top : top + 160, left : left + 160] = window > 0
-        masks[(left - 80.0, top - 80.0)] = full[80:180, 80:200].numpy()
+            full[top : top + side, left : left + side] = window > 0
+        corner = (float(left - begin), float(top - begin))
+        masks[corner] = full[begin : begin + 100, begin : begin + 120].numpy()
+        expected_scores[corner] = float(scores.flatten()[cell].sigmoid())
+    assert (found.windows[:, 2:] - found.windows[:, :2] == side).all()
+    corners = list(map(tuple, found.windows[:, :2].tolist()))
+    np.testing.assert_allclose(found.scores, [expected_scores[corner] for corner in corners], rtol=1e-4)
     if refinement:
-        masks = {corner: mask for corner, mask in masks.items() if mask.any()}
-    assert set(map(tuple, found.windows[:, :2].tolist())) <= set(masks)
-    np.testing.assert_allclose(found.scores.max(), float(scores.max().sigmoid()), rtol=1e-4)
-    if refinement:
-        assert len(found) == len(masks)
-        for proposal in found:
-            expected = masks[tuple(proposal.windows[0, :2].tolist())]
-            assert (proposal.masks[0] != expected).mean() < 1e-3  # rounding of logits near zero
+        assert sorted(corners) == sorted(corner for corner, mask in masks.items() if mask.any())
+        for proposal, corner in zip(found, corners, strict=True):
+            assert (proposal.masks[0] != masks[corner]).mean() < 1e-3  # rounding of logits near zero
+    assert len(found) > 0

@@ -26,6 +26,9 @@ def test_scale_exponents() -> None:
     assert scale_exponents(2)[-3:] == (0.5, 1, 1.5)
     assert scale_exponents(2, zoom2_exponent=2)[-1] == 2
     assert scale_exponents(1, [0, -1, 1, 0]) == (-1, 0, 1)
+    assert scale_exponents(patch_size=224) == (-2, -1.5, -1, -0.5, 0, 0.5, 1)  # the DeepMask paper's own
+    assert scale_exponents(1, patch_size=112)[-2:] == (0, 0.5)
+    assert scale_exponents(1, [0], patch_size=112) == (0, 0.5)
     for arguments in ((3, None), (0, []), (0, [5.0]), (0, [float("nan")])):
         with pytest.raises(ConfigError):
             scale_exponents(*arguments)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from sharpmask.checkpoints.store import read_safetensors
 from sharpmask.errors import ConfigError, DataError, ModelError, SharpMaskError
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask
+from sharpmask.networks.specs import SPECS, ModelSpec
 from sharpmask.training.run import initial_network, train
 
 
@@ -194,21 +196,47 @@ def test_bad_data_is_refused_before_the_first_step(shapes: Path, tmp_path: Path)
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
 
 
-def test_model_without_second_stage_is_refused(shapes: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"deepmask-lite0.*sharpmask-lite0"):
-        train(short_run(shapes, tmp_path / "c", model="deepmask-lite0"))
+@pytest.mark.parametrize("model", ["deepmask-lite0", "deepmask-lite0-head-original"])
+def test_a_model_without_second_stage_is_trained_by_the_first(shapes: Path, tmp_path: Path, model: str) -> None:
+    train(short_run(shapes, tmp_path, model=model))
+    network = load_network(tmp_path / "model.safetensors")
+    assert isinstance(network, DeepMask) and network.spec.name == model
+    assert {entry["stage"] for entry in log_of(tmp_path)} == {"deepmask"}
+    assert not (tmp_path / "sharpmask.safetensors").exists()
+    train(short_run(shapes, tmp_path, model=model), resume=True)
+
+
+def test_windows_of_another_size_and_stride(
+    shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: Callable[[ModelSpec], ModelSpec]
+) -> None:
+    """Both stages and their validation on windows of 3 x 16 and of 4 x 8 pixels."""
+    for name in ("sharpmask-w112-p4-d39", "sharpmask-w112-p3-d21-f128"):
+        monkeypatch.setitem(SPECS, name, small(SPECS[name]))
+        validation = {"val_annotations": str(shapes / "instances.json"), "val_images": str(shapes)}
+        train(short_run(shapes, tmp_path / name, model=name, validation_photos=1, **validation))
+        measured = [entry for entry in log_of(tmp_path / name) if "share_iou_70" in entry]
+        assert [entry["stage"] for entry in measured] == ["deepmask", "sharpmask"]
 
 
 def test_start_from_a_trained_model(shapes: Path, finished: Path, tmp_path: Path) -> None:
     config = short_run(shapes, tmp_path, start_from=str(finished / "model.safetensors"))
-    started = initial_network(config).state_dict()
     trained, _ = read_safetensors(finished / "model.safetensors")
-    assert all(torch.equal(started[name], trained[name].float()) for name in trained)
-    deepmask = initial_network(dataclasses.replace(config, start_from=str(finished / "deepmask.safetensors")))
-    coarse = load_network(finished / "deepmask.safetensors").state_dict()
-    assert all(torch.equal(tensor, coarse[name]) for name, tensor in deepmask.deepmask.state_dict().items())
-    with pytest.raises(ConfigError, match="not a model like"):
-        initial_network(dataclasses.replace(config, model="sharpmask-resnet50"))
+    for model in ("sharpmask-lite0", "sharpmask-lite0-plain"):
+        started = initial_network(dataclasses.replace(config, model=model)).state_dict()
+        assert all(torch.equal(started[name], trained[name].float()) for name in trained)
+    for model in ("sharpmask-resnet50", "deepmask-lite0-head-a"):
+        with pytest.raises(ConfigError, match="not a model like"):
+            initial_network(dataclasses.replace(config, model=model))
+
+
+@pytest.mark.parametrize("model", ["sharpmask-lite0-k8", "multiscale-lite0", "deepmask-lite0"])
+def test_start_from_the_deepmask_of_a_trained_model(shapes: Path, finished: Path, tmp_path: Path, model: str) -> None:
+    trained, _ = read_safetensors(finished / "deepmask.safetensors")
+    for file in ("deepmask", "sharpmask"):
+        start = str(finished / f"{file}.safetensors")
+        started = initial_network(short_run(shapes, tmp_path, start_from=start, model=model))
+        assert started.spec.name == model
+        assert all(torch.equal(tensor, trained[name]) for name, tensor in started.deepmask.state_dict().items())
 
 
 def test_a_loss_that_is_no_number_stops_the_run(shapes: Path, tmp_path: Path) -> None:

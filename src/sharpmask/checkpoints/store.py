@@ -83,7 +83,7 @@ def _load_file(path: Path, spec: ModelSpec | None) -> DeepMask | SharpMask:
         raise ModelError(f"{path} was not written by sharpmask: its header has no format '{FORMAT}'")
     try:
         stored = ModelSpec(**json.loads(metadata["spec"]))
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise ModelError(
             f"{path} describes a model this version does not know ({error}); use the version it was made with"
         ) from None
@@ -126,8 +126,8 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 
 
 def load_trunk(network: DeepMask | SharpMask, path: str | Path) -> None:
-    """Fill a network's trunk from an ImageNet file with torchvision's (ResNet) or timm's (EfficientNet-Lite) names."""
-    trunk = (network.deepmask if isinstance(network, SharpMask) else network).trunk
+    """Fill a network's trunk from an ImageNet file with torchvision's (ResNet, VGG) or timm's (EfficientNet) names."""
+    trunk = network.deepmask.trunk
     tensors, _ = read_safetensors(path)
     try:
         converted = convert_batchnorm(tensors, trunk)

@@ -9,6 +9,7 @@ from torch.utils.data import Subset
 from sharpmask.checkpoints import load_network
 from sharpmask.data.coco import read_coco
 from sharpmask.data.examples import ExampleDataset
+from sharpmask.data.geometry import CanonicalGeometry
 from sharpmask.errors import ConfigError
 from sharpmask.evaluation.patches import PatchMetrics, evaluate_patches
 
@@ -28,11 +29,11 @@ def evaluate_canonical(
 ) -> tuple[PatchMetrics, list[str]]:
     """Measure a model (bundled name or .safetensors file) on up to `count` objects (0: all) and as many negatives.
 
-    The objects are drawn once from the usable annotations by `seed`, so that two models see the same patches. Every
-    mask is compared at 160 x 160, the side of the window in pixels, whatever the network's own side. A negative counts
-    to the image of the object before it in the bootstrap. Without an exhaustively annotated image there are no
-    negatives and no score figures, and a note says so. Raises ConfigError, DataError or ModelError naming the option
-    or file at fault.
+    The objects are drawn once from the usable annotations by `seed`, so that two models see the same objects. Every
+    mask is compared at the side of the window in pixels (160 x 160), whatever the side of the network's masks. A
+    negative counts to the image of the object before it in the bootstrap. Without an exhaustively annotated image there
+    are no negatives and no score figures, and a note says so. Raises ConfigError, DataError or ModelError naming the
+    option or file at fault.
     """
     if count < 0:
         raise ConfigError(f"--count must be 0 (all) or more, not {count}")
@@ -60,6 +61,7 @@ def evaluate_canonical(
         batch_size=2,
         batches="joint" if exhaustive else "mask",
         mask_side=network.spec.patch_size,
+        geometry=CanonicalGeometry(patch_size=network.spec.patch_size, context=network.spec.context),
         training=False,
     )
     objects = np.arange(len(dataset.positives))

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sharpmask.networks.heads import Encoder, MaskHead, ScoreHead
+from sharpmask.networks.heads import Encoder, MaskHead, PooledEncoder, ScoreHead
+from sharpmask.networks.layers import crop_centre
 from sharpmask.networks.specs import ModelSpec
 from sharpmask.networks.trunk import Features, build_trunk
 
@@ -24,12 +25,12 @@ class PatchOutput(NamedTuple):
 class DenseOutput(NamedTuple):
     """What a network says of every window of an image, before any mask is computed.
 
-    Cell (r, c) is the P x P window whose top left corner is at pixel (16 r, 16 c) of the (padded) input.
+    Cell (r, c) is the P x P window whose top left corner is at pixel (stride * r, stride * c) of the (padded) input.
 
     Attributes:
         score_logits: (B, h, w).
         encodings: (B, E, h, w).
-        skips: per refinement stage, coarse to fine, the horizontal net's output (B, C_i, H / stride_i, W / stride_i)
+        skips: coarse to fine, what the refinement takes from the trunk's features, (B, C_i, H / stride_i, W / stride_i)
             over the whole input; empty for DeepMask.
     """
 
@@ -39,7 +40,7 @@ class DenseOutput(NamedTuple):
 
 
 class DeepMask(nn.Module):
-    """The feed-forward network of the DeepMask and SharpMask papers, with head C.
+    """The feed-forward network of the DeepMask and SharpMask papers, with any of their heads.
 
     Args:
         spec: the architecture; `spec.refinement` is ignored here.
@@ -54,37 +55,53 @@ class DeepMask(nn.Module):
         self.trunk = build_trunk(spec)
         self.encoder = Encoder(spec, self.trunk.channels[-1])
         self.mask_head = MaskHead(spec)
+        self.score_encoder = PooledEncoder(spec, self.encoder.channels) if spec.head in ("original", "A") else None
         self.score_head = ScoreHead(spec)
         self.register_buffer("mean", torch.tensor(self.trunk.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(self.trunk.std).view(1, 3, 1, 1), persistent=False)
 
+    @property
+    def deepmask(self) -> "DeepMask":
+        """The feed-forward network itself, as a SharpMask has it."""
+        return self
+
     def features(self, images: Tensor) -> Features:
-        """Trunk features of RGB images (B, 3, H, W) in [0, 1]; H and W multiples of 16."""
+        """Trunk features, fine to coarse, of RGB images (B, 3, H, W) in [0, 1]; H and W multiples of the stride."""
         return self.trunk((images - self.mean) / self.std)
 
+    def windows(self, coarsest: Tensor) -> tuple[Tensor, Tensor]:
+        """The trunk's coarsest features (B, C, h + g - 1, w + g - 1) -> encodings (B, E, h, w) and score logits
+        (B, h, w) of all windows.
+        """
+        features = self.encoder.reduced(coarsest)
+        encodings = self.encoder.encode_reduced(features)
+        described = encodings if self.score_encoder is None else self.score_encoder(features)
+        return encodings, self.score_head(described.movedim(1, -1))
+
+    def patch_windows(self, features: Features) -> tuple[Tensor, Tensor]:
+        """Encodings (B, E) and score logits (B,) of the window in the middle of each patch; the context around it is
+        cropped away.
+        """
+        encodings, score_logits = self.windows(crop_centre(features[-1], self.spec.grid_side))
+        return encodings.flatten(1), score_logits.flatten()
+
     def encode_patches(self, features: Features) -> Tensor:
-        """Encodings (B, E) of the window in the middle of each patch; the context around it is cropped away."""
-        return self.encoder(crop_centre(features.stride16, self.spec.grid_side)).flatten(1)
+        """The encodings (B, E) of `patch_windows` alone."""
+        return self.encoder(crop_centre(features[-1], self.spec.grid_side)).flatten(1)
 
     def forward(self, patches: Tensor) -> PatchOutput:
         """Patches (B, 3, P + 2 context, P + 2 context); a larger or no context is allowed too."""
-        encoding = self.encode_patches(self.features(patches))
-        return PatchOutput(self.mask_head(encoding), self.score_head(encoding))
+        encoding, score_logits = self.patch_windows(self.features(patches))
+        return PatchOutput(self.mask_head(encoding), score_logits)
 
     def dense(self, images: Tensor) -> DenseOutput:
-        """All windows of images (B, 3, H, W), padded by the caller; h = H / 16 - P / 16 + 1."""
+        """All windows of images (B, 3, H, W), padded by the caller; h = (H - P) / stride + 1."""
         return self.dense_from_features(self.features(images))
 
     def dense_from_features(self, features: Features) -> DenseOutput:
-        encodings = self.encoder(features.stride16)  # (B, E, h, w)
-        return DenseOutput(self.score_head(encodings.movedim(1, -1)), encodings, ())
+        encodings, score_logits = self.windows(features[-1])
+        return DenseOutput(score_logits, encodings, ())
 
     def decode(self, dense: DenseOutput, batch_index: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         """Mask logits (N, M, M) of chosen windows, given as three int64 tensors (N,)."""
         return self.mask_head(dense.encodings[batch_index, :, rows, cols])
-
-
-def crop_centre(x: Tensor, side: int) -> Tensor:
-    """The middle side x side cells of (B, C, H, W)."""
-    top, left = (x.shape[-2] - side) // 2, (x.shape[-1] - side) // 2
-    return x[..., top : top + side, left : left + side]

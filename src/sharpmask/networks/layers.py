@@ -1,4 +1,4 @@
-"""The two layers every network here is made of: symmetric padding and convolution with a frozen affine.
+"""What every network here is made of: symmetric padding, convolution with a frozen affine, cropping.
 
 Shape letters: B images or patches, C channels, H W spatial size.
 """
@@ -96,6 +96,12 @@ class FrozenAffineConv2d(PaddedConv2d):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * self.scale[:, None, None, None]
         return self._conv_forward(symmetric_pad(x, *self.pad), weight, self.shift)
+
+
+def crop_centre(x: Tensor, side: int) -> Tensor:
+    """The middle side x side cells of (B, C, H, W)."""
+    top, left = (x.shape[-2] - side) // 2, (x.shape[-1] - side) // 2
+    return x[..., top : top + side, left : left + side]
 
 
 def count_parameters(module: nn.Module) -> int:

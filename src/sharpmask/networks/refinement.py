@@ -1,14 +1,19 @@
-"""SharpMask's refinement: a window's encoding becomes a P x P mask in four modules that each double the resolution.
+"""SharpMask's refinement: a window's encoding becomes a P x P mask in modules that each double the resolution.
 
 A module merges the mask encoding M (k channels) with skip features S of the trunk. Its last convolution over the pair
 is linear, so conv(concat(S, M)) = conv_s(S) + conv_m(M) (SharpMask paper, section 3.2): in the refactored form the S
 part runs once over a whole image and is cropped for each window, and only the M part runs for each window. The plain
 form computes the same numbers from the same weights, window by window.
 
-Shape letters: N windows, k channels, g cells along a window's side at stride 16, m side of the mask encoding
-(g * 2^stage).
+Either part can be left out for the paper's ablations: without horizontal nets the modules are a deconvolution network,
+without vertical convolutions they add skip features to an encoding that is only projected and enlarged. The paper does
+not say what remains then of the M part; here it is a 1x1 convolution, which brings it to the module's width.
+
+Shape letters: N windows, k channels, g cells along a window's side in the coarsest features (10), m side of the mask
+encoding (g * 2^stage).
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import cast
 
@@ -16,18 +21,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sharpmask.networks.layers import PaddedConv2d, symmetric_pad
+from sharpmask.networks.layers import PaddedConv2d, crop_centre, symmetric_pad
 from sharpmask.networks.specs import ModelSpec
 
 
 class HorizontalNet(nn.Module):
-    """Skip features of the trunk -> S part: three 3x3 convolutions, the last one linear."""
+    """Skip features of the trunk -> S part (`out` channels): three 3x3 convolutions, the last one linear."""
 
-    def __init__(self, in_channels: int, inner: int, k: int) -> None:
+    def __init__(self, in_channels: int, inner: int, k: int, out: int) -> None:
         super().__init__()
         self.conv1 = PaddedConv2d(in_channels, inner, 3)
         self.conv2 = PaddedConv2d(inner, k, 3)
-        self.merge = PaddedConv2d(k, k // 2, 3)
+        self.merge = PaddedConv2d(k, out, 3)
 
     def hidden(self, features: Tensor) -> Tensor:
         return F.relu(self.conv2(F.relu(self.conv1(features))))
@@ -37,39 +42,52 @@ class HorizontalNet(nn.Module):
 
 
 class VerticalNet(nn.Module):
-    """Mask encoding -> M part: two 3x3 convolutions, the last one linear."""
+    """Mask encoding -> M part (`out` channels): two 3x3 convolutions, or a single 1x1, the last one linear."""
 
-    def __init__(self, k: int) -> None:
+    def __init__(self, k: int, out: int, *, spatial: bool = True) -> None:
         super().__init__()
-        self.conv1 = PaddedConv2d(k, k, 3)
-        self.merge = PaddedConv2d(k, k // 2, 3)
+        self.conv1 = PaddedConv2d(k, k, 3) if spatial else None
+        self.merge = PaddedConv2d(k, out, 3 if spatial else 1)
 
     def hidden(self, mask: Tensor) -> Tensor:
-        return F.relu(self.conv1(mask))
+        return mask if self.conv1 is None else F.relu(self.conv1(mask))
 
     def forward(self, mask: Tensor) -> Tensor:
         return self.merge(self.hidden(mask))
 
 
 class Refinement(nn.Module):
-    """The stack of refinement modules, k halved at each (capacity schedule b of the paper).
+    """The stack of refinement modules, one for each level of the trunk.
 
     Args:
-        spec: sizes; `spec.upsampling` chooses how a module doubles the resolution.
-        channels: trunk channels at strides 2, 4, 8, 16.
+        spec: sizes; `spec.schedule` is the paper's capacity schedule (b) "halved" or (a) "constant", and
+            `spec.upsampling` chooses how a module doubles the resolution.
+        channels: trunk channels, fine to coarse.
+
+    Attributes:
+        steps: for each of the skips, its cells for one cell of the coarsest features.
     """
 
     def __init__(self, spec: ModelSpec, channels: Sequence[int]) -> None:
         super().__init__()
         self.grid_side, self.k, self.upsampling = spec.grid_side, spec.refinement_width, spec.upsampling
         self.start = nn.Linear(spec.encoding, self.k * self.grid_side**2)
-        widths = [self.k // 2**stage for stage in range(len(channels))]
+        constant = spec.schedule == "constant"
+        widths = [self.k if constant else max(1, self.k // 2**stage) for stage in range(len(channels) + 1)]
         inner = [spec.horizontal_width] * (len(channels) - 1) + [spec.horizontal_width // 2]
-        self.horizontal = nn.ModuleList(
-            HorizontalNet(c, i, k) for c, i, k in zip(reversed(channels), inner, widths, strict=True)
+        sizes = zip(reversed(channels), inner, widths[:-1], widths[1:], strict=True)
+        self.horizontal = nn.ModuleList(HorizontalNet(*size) for size in sizes if spec.horizontal)
+        self.vertical = nn.ModuleList(
+            VerticalNet(k, out, spatial=spec.vertical) for k, out in itertools.pairwise(widths)
         )
-        self.vertical = nn.ModuleList(VerticalNet(k) for k in widths)
-        self.output = PaddedConv2d(widths[-1] // 2, 1, 3)
+        if widths[-1] == 1:
+            # Narrower than the published stack, its last channels may all be below zero everywhere at first and
+            # would then never learn. What they see is never negative, so that averages of it keep them alive.
+            for conv in self.modules():
+                if isinstance(conv, PaddedConv2d) and conv.out_channels <= 2:
+                    nn.init.uniform_(conv.weight, 0, 2 / conv.weight[0].numel())
+                    nn.init.zeros_(cast(Tensor, conv.bias))
+        self.output = PaddedConv2d(widths[-1], 1, 3)
         # The last stages have few channels, and one that falls below zero everywhere never learns again. So all of them
         # start above it, and the mask starts near a logit of 0, without a large first gradient to push them down.
         with torch.no_grad():
@@ -77,16 +95,18 @@ class Refinement(nn.Module):
                 net.merge.weight.mul_(0.1)
                 net.merge.bias.fill_(0.5)
             self.output.weight.mul_(0.1)
+        self.steps = tuple(2**stage for stage in range(len(self.horizontal)))
 
     def skips(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Trunk features at strides 2, 4, 8, 16 -> S parts, coarse to fine."""
-        return tuple(net(f) for net, f in zip(self.horizontal, reversed(features), strict=True))
+        """Trunk features, fine to coarse -> S parts, coarse to fine; none without horizontal nets."""
+        return tuple(net(f) for net, f in zip(self.horizontal, reversed(features), strict=bool(self.steps)))
 
     def forward(self, encoding: Tensor, skips: Sequence[Tensor]) -> Tensor:
-        """Refactored form: (N, E) and S parts cropped to the windows (N, k_i / 2, m, m) -> mask logits (N, P, P)."""
+        """Refactored form: (N, E) and S parts cropped to the windows (N, C_i, m, m) -> mask logits (N, P, P)."""
         mask = self._first(encoding)
-        for net, skip in zip(self.vertical, skips, strict=True):
-            mask = self._double(F.relu(net(mask) + skip))
+        for net, skip in itertools.zip_longest(self.vertical, skips):
+            merged = net(mask) if skip is None else net(mask) + skip
+            mask = self._double(F.relu(merged))
         return self.output(mask).squeeze(1)
 
     def forward_plain(self, encoding: Tensor, features: Sequence[Tensor]) -> Tensor:
@@ -96,16 +116,17 @@ class Refinement(nn.Module):
         """
         verticals, horizontals = cast(list[VerticalNet], self.vertical), cast(list[HorizontalNet], self.horizontal)
         mask = self._first(encoding)
-        for vertical, horizontal, feature in zip(verticals, horizontals, reversed(features), strict=True):
+        for vertical, horizontal, feature in itertools.zip_longest(verticals, horizontals, reversed(features)):
             # Both are padded before they are joined: the S part sees its context, the M part has none.
-            s = symmetric_pad(horizontal.hidden(feature), 1, 1, 1, 1)
-            side = mask.shape[-1] + 2
-            top = (s.shape[-1] - side) // 2
-            s = s[..., top : top + side, top : top + side]
-            pair = torch.cat([s, symmetric_pad(vertical.hidden(mask), 1, 1, 1, 1)], dim=1)
-            weight = torch.cat([horizontal.merge.weight, vertical.merge.weight], dim=1)
-            merged = F.conv2d(pair, weight, horizontal.merge.bias) + vertical.merge.bias[:, None, None]  # type: ignore[index]
-            mask = self._double(F.relu(merged))
+            pair = symmetric_pad(vertical.hidden(mask), 1, 1, 1, 1)
+            weight, bias = vertical.merge.weight, cast(Tensor, vertical.merge.bias)
+            weight = F.pad(weight, (1, 1, 1, 1)) if weight.shape[-1] == 1 else weight
+            if horizontal is not None:
+                s = symmetric_pad(horizontal.hidden(feature), 1, 1, 1, 1)
+                pair = torch.cat([crop_centre(s, pair.shape[-1]), pair], dim=1)
+                weight = torch.cat([horizontal.merge.weight, weight], dim=1)
+                bias = bias + cast(Tensor, horizontal.merge.bias)
+            mask = self._double(F.relu(F.conv2d(pair, weight, bias)))
         return self.output(mask).squeeze(1)
 
     def _first(self, encoding: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ import dataclasses
 
 from torch import Tensor, nn
 
-from sharpmask.networks.deepmask import DeepMask, DenseOutput, PatchOutput, crop_centre
+from sharpmask.networks.deepmask import DeepMask, DenseOutput, PatchOutput
+from sharpmask.networks.layers import crop_centre
+from sharpmask.networks.multiscale import MultiScale
 from sharpmask.networks.refinement import Refinement
 from sharpmask.networks.specs import ModelSpec
 from sharpmask.networks.trunk import Features
@@ -27,39 +29,41 @@ class SharpMask(nn.Module):
         self.spec = spec
         self.crop_first = crop_first
         self.deepmask = DeepMask(dataclasses.replace(spec, refinement=None))
-        self.refinement = Refinement(spec, self.deepmask.trunk.channels)
+        kind = MultiScale if spec.refinement == "multiscale" else Refinement
+        self.refinement = kind(spec, self.deepmask.trunk.channels)
 
     def forward(self, patches: Tensor) -> PatchOutput:
         """Patches (B, 3, P + 2 context, P + 2 context) -> mask logits (B, P, P), score logits (B,)."""
         features = self.deepmask.features(patches)
-        encoding = self.deepmask.encode_patches(features)
-        return PatchOutput(self.refine_patches(encoding, features), self.deepmask.score_head(encoding))
+        encoding, score_logits = self.deepmask.patch_windows(features)
+        return PatchOutput(self.refine_patches(encoding, features), score_logits)
 
     def refine_patches(self, encoding: Tensor, features: Features) -> Tensor:
         """Refined mask logits (B, P, P) from patch encodings and trunk features."""
         if self.crop_first:
-            features = Features(
-                *(crop_centre(f, self.spec.patch_size // 2**i) for i, f in enumerate(features, start=1))
-            )
-        if self.spec.refinement == "plain":
+            features = tuple(crop_centre(f, self.spec.patch_size // 2**i) for i, f in enumerate(features, start=1))
+        if self.spec.refinement == "plain" and isinstance(self.refinement, Refinement):
             return self.refinement.forward_plain(encoding, features)
         skips = [
-            crop_centre(skip, self.spec.grid_side * 2**stage)
-            for stage, skip in enumerate(self.refinement.skips(features))
+            crop_centre(skip, self.spec.grid_side * step)
+            for step, skip in zip(self.refinement.steps, self.refinement.skips(features), strict=True)
         ]
         return self.refinement(encoding, skips)
 
     def dense(self, images: Tensor) -> DenseOutput:
-        """All windows of padded images (B, 3, H, W), with the S parts of the refinement over the whole image."""
+        """All windows of padded images (B, 3, H, W), with the refinement's skips over the whole image."""
         features = self.deepmask.features(images)
         return self.deepmask.dense_from_features(features)._replace(skips=self.refinement.skips(features))
 
     def decode(self, dense: DenseOutput, batch_index: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-        """Refined mask logits (N, P, P) of chosen windows, given as three int64 tensors (N,)."""
+        """Refined mask logits (N, P, P) of chosen windows, given as three int64 tensors (N,).
+
+        Always in the refactored form; the plain one is there for patches, to be compared with.
+        """
         encoding = dense.encodings[batch_index, :, rows, cols]
         skips = [
-            crop_windows(skip, batch_index, rows, cols, step=2**stage, side=self.spec.grid_side * 2**stage)
-            for stage, skip in enumerate(dense.skips)
+            crop_windows(skip, batch_index, rows, cols, step=step, side=self.spec.grid_side * step)
+            for step, skip in zip(self.refinement.steps, dense.skips, strict=True)
         ]
         return self.refinement(encoding, skips)
 

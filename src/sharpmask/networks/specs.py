@@ -1,12 +1,11 @@
 """Every model of the package: one table from name to architecture, weights file and licence."""
 
-import dataclasses
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from sharpmask.errors import ConfigError
 
-Trunk = Literal["resnet50", "efficientnet_lite0", "efficientnet_lite2"]
+Trunk = Literal["resnet50", "vgg_a", "efficientnet_lite0", "efficientnet_lite2"]
 
 
 @dataclass(frozen=True)
@@ -18,50 +17,69 @@ class ModelSpec:
     Attributes:
         name: the name users give to `sharpmask.load` and `--model`.
         trunk: backbone that yields features at strides 2, 4, 8 and 16.
-        trunk_width: channels of the ResNet's first convolution; 64 is ResNet-50, other layers scale with it.
+        trunk_width: scales the trunk's channels; 64 is the published size (the ResNet's first convolution has 64).
+        levels: the paper's P, how often the trunk halves the resolution: 4 for stride 16; 3 cuts the trunk after its
+            features of stride 8.
         stride_on: which convolution of a ResNet bottleneck carries its stride, "1x1" (Caffe) or "3x3" (torchvision,
             Torch release).
-        patch_size: side P of the window a mask covers, in pixels.
+        patch_size: the paper's W, side P of the window a mask covers, in pixels; a multiple of the stride.
         context: pixels of real image on each side that a training patch has in addition, so that convolutions see no
-            border.
-        features: channels F after the 1x1 convolution that follows the trunk.
-        encoding: length E of the shared description of a window, the output of the P/16 x P/16 layer.
+            border; a multiple of the stride.
+        features: channels F after the 1x1 convolution that follows the trunk; None: no such convolution.
+        head: what mask and score share, see heads.py: "original" (DeepMask paper), "A", "B" or "C".
+        encoding: length E of the description of a window that masks are made from, and of the score's own in the heads
+            where it has one.
         mask_side: side of DeepMask's mask output.
         score_hidden: hidden units of the score branch.
-        refinement: None for DeepMask, else SharpMask's refinement: "refactored" or the equal but slower "plain".
-        refinement_width: channels k of the coarsest refinement stage, halved at every following one.
+        refinement: None for DeepMask, else SharpMask's refinement: "refactored" or the equal but slower "plain"; or
+            "multiscale", the baseline of independent predictions in its place.
+        refinement_width: channels k of the coarsest refinement stage.
+        schedule: k at the following stages: "halved" at each (at least 1), or "constant".
+        horizontal: whether refinement modules see the trunk's features; without, they are a deconvolution network.
+        vertical: whether refinement modules have 3x3 convolutions on the mask encoding; without, a 1x1 one brings it to
+            the next width and the modules are a plain skip network.
         horizontal_width: channels of the horizontal nets' first convolution (half of it at the finest stage).
         upsampling: how a refinement module doubles the resolution: "nearest" (Torch release) or "bilinear" (paper).
         weights: file in the package's `weights` folder, None for an architecture without bundled weights.
         licence: licence of those weights.
+
+    Raises:
+        ConfigError: a window or context that is no whole number of feature cells, or another number of levels.
     """
 
     name: str
     trunk: Trunk = "resnet50"
     trunk_width: int = 64
+    levels: int = 4
     stride_on: Literal["1x1", "3x3"] = "3x3"
     patch_size: int = 160
     context: int = 16
-    features: int = 128
+    features: int | None = 128
+    head: Literal["original", "A", "B", "C"] = "C"
     encoding: int = 512
     mask_side: int = 56
     score_hidden: int = 1024
-    refinement: Literal["refactored", "plain"] | None = None
+    refinement: Literal["refactored", "plain", "multiscale"] | None = None
     refinement_width: int = 32
+    schedule: Literal["halved", "constant"] = "halved"
+    horizontal: bool = True
+    vertical: bool = True
     horizontal_width: int = 64
     upsampling: Literal["nearest", "bilinear"] = "nearest"
     weights: str | None = None
     licence: str | None = None
 
-    @property
-    def stride(self) -> int:
-        """Pixels between neighbouring windows of the dense output."""
-        return 16
+    def __post_init__(self) -> None:
+        if self.levels not in (3, 4):
+            raise ConfigError(f"model '{self.name}': levels must be 3 or 4, not {self.levels}")
+        for field, size in (("patch_size", self.patch_size), ("context", self.context)):
+            if size % self.stride:
+                raise ConfigError(f"model '{self.name}': {field} {size} is no multiple of the stride {self.stride}")
 
     @property
-    def forward_path(self) -> "ModelSpec":
-        """The architecture without name, weights and refinement: equal for a SharpMask and the DeepMask inside it."""
-        return dataclasses.replace(self, name="", refinement=None, weights=None, licence=None)
+    def stride(self) -> int:
+        """Pixels between neighbouring windows of the dense output (16 for 4 levels)."""
+        return 2**self.levels
 
     @property
     def grid_side(self) -> int:
@@ -109,6 +127,39 @@ SPECS: dict[str, ModelSpec] = {
         ),
     )
 }
+
+
+def _add(name: str, base: str, **changes: Any) -> None:
+    """A further row: another one with some fields changed, without its weights."""
+    SPECS[name] = replace(SPECS[base], name=name, weights=None, licence=None, **changes)
+
+
+# The trunks that the SharpMask paper compares (table 1), in its notation; W160-P4-D39-F128 is resnet50. The original
+# DeepMask is its own paper's whole network.
+_TRUNKS: dict[str, dict[str, Any]] = {
+    "vgg": {"trunk": "vgg_a", "patch_size": 224, "features": None, "head": "original"},
+    "w160-p4-d8-vgg": {"trunk": "vgg_a", "features": None},
+    "w160-p4-d39": {"features": None},
+    "w112-p4-d39": {"patch_size": 112, "features": None},
+    "w112-p3-d21": {"patch_size": 112, "levels": 3, "features": None},
+    "w112-p3-d21-f128": {"patch_size": 112, "levels": 3},
+}
+for _trunk, _changes in _TRUNKS.items():
+    _add(f"deepmask-{_trunk}", "deepmask-resnet50", **_changes)
+    _add(f"sharpmask-{_trunk}", "sharpmask-resnet50", **_changes)
+
+# The other studies, on the paper's trunk and on the light one: heads, refinement and its capacity, the baseline.
+for _base in ("resnet50", "lite0"):
+    for _head in ("original", "A", "B"):
+        _add(f"deepmask-{_base}-head-{_head.lower()}", f"deepmask-{_base}", head=_head)
+    for _k in (4, 8, 16, 32, 64):
+        if _k != SPECS[f"sharpmask-{_base}"].refinement_width:
+            _add(f"sharpmask-{_base}-k{_k}", f"sharpmask-{_base}", refinement_width=_k)
+        _add(f"sharpmask-{_base}-k{_k}-constant", f"sharpmask-{_base}", refinement_width=_k, schedule="constant")
+    _add(f"sharpmask-{_base}-plain", f"sharpmask-{_base}", refinement="plain")
+    _add(f"sharpmask-{_base}-no-vertical", f"sharpmask-{_base}", vertical=False)
+    _add(f"sharpmask-{_base}-no-horizontal", f"sharpmask-{_base}", horizontal=False)
+    _add(f"multiscale-{_base}", f"sharpmask-{_base}", refinement="multiscale")
 
 
 def get_spec(name: str) -> ModelSpec:

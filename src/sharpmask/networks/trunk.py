@@ -1,30 +1,25 @@
-"""Trunks: an image in, features at strides 2, 4, 8 and 16 out.
+"""Trunks: an image in, features at strides 2, 4, 8 and 16 out (without the last for a trunk of 3 levels).
 
 All convolutions pad symmetrically, so a patch with some context and a whole image give nearly the same features at the
-same place. BatchNorm is folded into constants (see layers.py). Parameter names are those of torchvision (ResNet) and
-timm (EfficientNet-Lite), so that public ImageNet weights load by name; `convert_batchnorm` turns such a file into ours.
+same place. BatchNorm is folded into constants (see layers.py). Parameter names are those of torchvision (ResNet, VGG)
+and timm (EfficientNet-Lite), so that public ImageNet weights load by name; `convert_batchnorm` turns such a file into
+ours.
 
-Shape letters: B images, C channels, H W size of the input, a multiple of 16.
+Shape letters: B images, C channels, H W size of the input, a multiple of the stride.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sharpmask.networks.layers import FrozenAffineConv2d
+from sharpmask.networks.layers import FrozenAffineConv2d, PaddedConv2d
 from sharpmask.networks.specs import ModelSpec
 
-
-class Features(NamedTuple):
-    """Feature maps (B, C_i, H / stride, W / stride)."""
-
-    stride2: Tensor
-    stride4: Tensor
-    stride8: Tensor
-    stride16: Tensor
+# Feature maps (B, C_i, H / 2^i, W / 2^i), i = 1 … levels: fine to coarse.
+Features = tuple[Tensor, ...]
 
 
 class Bottleneck(nn.Module):
@@ -46,32 +41,72 @@ class Bottleneck(nn.Module):
 
 
 class ResNetTrunk(nn.Module):
-    """ResNet-50 through its third stage (39 convolutions in the stages: D39), stride 16, 16 * width channels."""
+    """ResNet-50 through its third stage (39 convolutions in the stages: D39), stride 16, 16 * width channels.
+
+    With `levels` 3 it ends after the second stage (D21), stride 8, 8 * width channels.
+    """
 
     mean = (0.485, 0.456, 0.406)
     std = (0.229, 0.224, 0.225)
     blocks = (3, 4, 6)
 
-    def __init__(self, *, width: int = 64, stride_on: str = "3x3") -> None:
+    def __init__(self, *, width: int = 64, stride_on: str = "3x3", levels: int = 4) -> None:
         super().__init__()
         self.conv1 = FrozenAffineConv2d(3, width, 7, stride=2)
-        channels, layers = width, []
-        for stage, count in enumerate(self.blocks):
+        self.stages = [f"layer{stage}" for stage in range(1, levels)]
+        channels = width
+        for stage, name in enumerate(self.stages):
             inner = width * 2**stage
-            layers.append(nn.Sequential())
-            for block in range(count):
+            layer = nn.Sequential()
+            for block in range(self.blocks[stage]):
                 stride = 2 if stage > 0 and block == 0 else 1
-                layers[-1].append(Bottleneck(channels, inner, stride=stride, stride_on=stride_on, project=block == 0))
+                layer.append(Bottleneck(channels, inner, stride=stride, stride_on=stride_on, project=block == 0))
                 channels = inner * 4
-        self.layer1, self.layer2, self.layer3 = layers
-        self.channels = (width, width * 4, width * 8, width * 16)
+            self.add_module(name, layer)
+        self.channels = (width, width * 4, width * 8, width * 16)[:levels]
 
     def forward(self, x: Tensor) -> Features:
-        stride2 = F.relu(self.conv1(x))  # (B, 64, H/2, W/2)
-        x = F.max_pool2d(stride2, 3, stride=2, padding=1)
-        stride4 = self.layer1(x)  # (B, 256, H/4, W/4)
-        stride8 = self.layer2(stride4)  # (B, 512, H/8, W/8)
-        return Features(stride2, stride4, stride8, self.layer3(stride8))  # (B, 1024, H/16, W/16)
+        features = [F.relu(self.conv1(x))]  # (B, 64, H/2, W/2)
+        x = F.max_pool2d(features[0], 3, stride=2, padding=1)
+        for name in self.stages:
+            x = self.get_submodule(name)(x)  # (B, 256, H/4, W/4), (B, 512, H/8, W/8), (B, 1024, H/16, W/16)
+            features.append(x)
+        return tuple(features)
+
+
+class VggTrunk(nn.Module):
+    """VGG-A without its last pooling (8 convolutions: D8), stride 16, 8 * width channels (DeepMask paper, section 3.1).
+
+    The features of a level are those before the next pooling. With `levels` 3 it ends two convolutions earlier.
+    """
+
+    mean = ResNetTrunk.mean
+    std = ResNetTrunk.std
+    convolutions = (1, 1, 2, 2, 2)
+
+    def __init__(self, *, width: int = 64, levels: int = 4) -> None:
+        super().__init__()
+        widths = (width, width * 2, width * 4, width * 8, width * 8)[: levels + 1]
+        self.features = nn.Sequential()  # numbered as torchvision's vgg11
+        channels = 3
+        for stage, out in enumerate(widths):
+            if stage:
+                self.features.append(nn.MaxPool2d(2))
+            for _ in range(self.convolutions[stage]):
+                conv = PaddedConv2d(channels, out, 3)
+                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # without BatchNorm the signal would fade
+                nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+                self.features.extend((conv, nn.ReLU()))
+                channels = out
+        self.channels = widths[1:]
+
+    def forward(self, x: Tensor) -> Features:
+        features = []
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d):
+                features.append(x)
+            x = layer(x)
+        return (*features[1:], x)  # (B, 128, H/2, W/2), (B, 256, H/4, W/4), (B, 512, H/8, W/8), (B, 512, H/16, W/16)
 
 
 class SeparableBlock(nn.Module):
@@ -107,19 +142,21 @@ class EfficientNetLiteTrunk(nn.Module):
 
     mean = (127 / 255,) * 3
     std = (128 / 255,) * 3
+    ends = (0, 1, 2, 4)  # the last stage of each stride
     # variant -> per stage (blocks, kernel, stride, channels)
     variants: ClassVar = {
         "efficientnet_lite0": ((1, 3, 1, 16), (2, 3, 2, 24), (2, 5, 2, 40), (3, 3, 2, 80), (3, 5, 1, 112)),
         "efficientnet_lite2": ((1, 3, 1, 16), (3, 3, 2, 24), (3, 5, 2, 48), (4, 3, 2, 88), (4, 5, 1, 120)),
     }
 
-    def __init__(self, variant: str) -> None:
+    def __init__(self, variant: str, *, width: int = 64, levels: int = 4) -> None:
         super().__init__()
-        self.conv_stem = FrozenAffineConv2d(3, 32, 3, stride=2, tf_same=True)
+        stages = self.variants[variant][: self.ends[levels - 1] + 1]
+        channels = 32 * width // 64
+        self.conv_stem = FrozenAffineConv2d(3, channels, 3, stride=2, tf_same=True)
         self.blocks = nn.ModuleList()
-        channels = 32
-        for stage, (count, kernel, stride, out) in enumerate(self.variants[variant]):
-            blocks = nn.Sequential()
+        for stage, (count, kernel, stride, published) in enumerate(stages):
+            blocks, out = nn.Sequential(), published * width // 64
             for block in range(count):
                 if stage == 0:
                     blocks.append(SeparableBlock(channels, out, kernel))
@@ -127,21 +164,24 @@ class EfficientNetLiteTrunk(nn.Module):
                     blocks.append(InvertedResidual(channels, out, kernel, stride=stride if block == 0 else 1))
                 channels = out
             self.blocks.append(blocks)
-        widths = [stage[3] for stage in self.variants[variant]]
-        self.channels = (widths[0], widths[1], widths[2], widths[4])
+        self.channels = tuple(stages[end][3] * width // 64 for end in self.ends[:levels])
 
     def forward(self, x: Tensor) -> Features:
-        stride2 = self.blocks[0](F.relu6(self.conv_stem(x)))
-        stride4 = self.blocks[1](stride2)
-        stride8 = self.blocks[2](stride4)
-        return Features(stride2, stride4, stride8, self.blocks[4](self.blocks[3](stride8)))
+        x = F.relu6(self.conv_stem(x))
+        outputs = []
+        for blocks in self.blocks:
+            x = blocks(x)
+            outputs.append(x)
+        return tuple(outputs[end] for end in self.ends if end < len(outputs))
 
 
-def build_trunk(spec: ModelSpec) -> ResNetTrunk | EfficientNetLiteTrunk:
+def build_trunk(spec: ModelSpec) -> ResNetTrunk | VggTrunk | EfficientNetLiteTrunk:
     """The trunk that a spec names."""
     if spec.trunk == "resnet50":
-        return ResNetTrunk(width=spec.trunk_width, stride_on=spec.stride_on)
-    return EfficientNetLiteTrunk(spec.trunk)
+        return ResNetTrunk(width=spec.trunk_width, stride_on=spec.stride_on, levels=spec.levels)
+    if spec.trunk == "vgg_a":
+        return VggTrunk(width=spec.trunk_width, levels=spec.levels)
+    return EfficientNetLiteTrunk(spec.trunk, width=spec.trunk_width, levels=spec.levels)
 
 
 # Names of normalisation layers in the public files and of the convolution each of them follows, by block kind.
@@ -153,13 +193,17 @@ _LITE_NORMS = {
 
 
 def convert_batchnorm(state: Mapping[str, Tensor], trunk: nn.Module) -> dict[str, Tensor]:
-    """Translate a torchvision ResNet or timm EfficientNet-Lite state dict into this trunk's, folding each BatchNorm.
+    """Translate a torchvision ResNet or VGG or timm EfficientNet-Lite state dict into this trunk's.
+
+    Each BatchNorm is folded; VGG-A has none and is taken as it is.
 
     Layers the trunk does not have (later stages, classifier) are left out.
 
     Raises:
         KeyError: a layer of the trunk is not in `state`.
     """
+    if isinstance(trunk, VggTrunk):
+        return {name: state[name].float() for name in trunk.state_dict()}
     eps = 1e-5 if isinstance(trunk, ResNetTrunk) else 1e-3
     converted: dict[str, Tensor] = {}
     for name, module in trunk.named_modules():

@@ -45,7 +45,8 @@ class Proposer:
         network: a DeepMask or SharpMask (see `sharpmask.networks`); it is moved to `device` and set to evaluation mode.
         top: windows to decode, the best over all scales; an upper limit for the number of proposals.
         zoom: 0, 1 or 2 further scales for small objects: 2^1, and 2^`zoom2_exponent`.
-        scales: exponents of two in place of -2.5 … 0.5 in half steps; `zoom` adds to them.
+        scales: exponents of two in place of -2.5 … 0.5 in half steps; `zoom` adds to them. For windows of another size
+            than 160 pixels all but the given ones move (see `pyramid.scale_exponents`).
         zoom2_exponent: the scale that zoom 2 adds.
         threshold: a pixel belongs to the mask where its probability is greater (paper: 0.2 on COCO, 0.1 on Pascal).
         nms: drop masks whose IoU with a better one is greater than this; None keeps all, as the paper does.
@@ -80,7 +81,7 @@ class Proposer:
         feature_bytes: int = 512_000_000,
         decode_batch: int = 128,
     ) -> None:
-        self.scales = scale_exponents(zoom, scales, zoom2_exponent)
+        self.scales = scale_exponents(zoom, scales, zoom2_exponent, patch_size=network.spec.patch_size)
         self.top, self.threshold, self.nms, self.min_score = _checked(top, threshold, nms, min_score)
         if max_area is not None and max_area < min_area:
             raise ConfigError(f"max_area {max_area:g} is smaller than min_area {min_area:g}: nothing would be left")

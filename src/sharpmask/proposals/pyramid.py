@@ -47,7 +47,7 @@ class Tile:
 
 
 def scale_exponents(
-    zoom: int = 0, scales: Sequence[float] | None = None, zoom2_exponent: float = 1.5
+    zoom: int = 0, scales: Sequence[float] | None = None, zoom2_exponent: float = 1.5, *, patch_size: int = 160
 ) -> tuple[float, ...]:
     """The pyramid's scales as exponents of two, ascending and without repeats.
 
@@ -55,14 +55,18 @@ def scale_exponents(
         zoom: 0 the scales as they are, 1 adds 2^1 ("Zoom" in the paper), 2 adds 2^`zoom2_exponent` as well ("Zoom²").
         scales: in place of 2^-2.5 … 2^0.5 in half octaves.
         zoom2_exponent: the paper leaves it open whether it is 1.5 or 2.
+        patch_size: of the network. Objects fill the same share of windows of any size, so that all scales that are not
+            given move by as much as the window differs from 160 pixels, in whole half octaves: 2^-2 … 2^1 for 224, as
+            the DeepMask paper has them, and 2^-3 … 2^0 for 112.
 
     Raises:
         ConfigError: another zoom, no scales, or an exponent outside -8 … 4.
     """
     if zoom not in (0, 1, 2):
         raise ConfigError(f"zoom {zoom}: must be 0, 1 or 2")
-    base = DEFAULT_SCALES if scales is None else scales
-    exponents = sorted({float(s) for s in (*base, *(1.0, zoom2_exponent)[:zoom])})
+    shift = round(2 * math.log2(patch_size / 160)) / 2
+    own = (1.0, zoom2_exponent)[:zoom] if scales is not None else (*DEFAULT_SCALES, *(1.0, zoom2_exponent)[:zoom])
+    exponents = sorted({*(float(s) for s in scales or ()), *(s + shift for s in own)})
     if not exponents:
         raise ConfigError("no scales: give at least one exponent of two, for example 0")
     for exponent in exponents:

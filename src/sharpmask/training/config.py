@@ -64,11 +64,12 @@ class TrainConfig:
     output: str
     """folder for checkpoints, logs and the trained model"""
     model: str = "sharpmask-resnet50"
-    """name of a model of the spec table that has a refinement"""
+    """name of a model of the spec table; one without refinement (deepmask-...) is trained by stage 1 alone"""
     trunk_weights: str | None = None
     """safetensors file of an ImageNet trunk with torchvision's or timm's names"""
     start_from: str | None = None
-    """name or file of a trained model whose weights the run starts from, instead of an ImageNet trunk"""
+    """name or file of a trained model whose weights the run starts from, instead of an ImageNet trunk; where its
+    refinement has other layers, those of its DeepMask"""
     val_annotations: str | None = None
     """COCO instances JSON to validate on; none: no validation"""
     val_images: str | None = None

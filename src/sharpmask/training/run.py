@@ -14,7 +14,8 @@ from sharpmask.data.examples import ExampleDataset
 from sharpmask.data.geometry import CanonicalGeometry
 from sharpmask.data.stream import StreamSampler
 from sharpmask.errors import ConfigError, SharpMaskError
-from sharpmask.networks.sharpmask import SharpMask
+from sharpmask.networks.deepmask import DeepMask
+from sharpmask.networks.sharpmask import SharpMask, build_network
 from sharpmask.networks.specs import get_spec
 from sharpmask.training.checkpoint import load_checkpoint, save_checkpoint
 from sharpmask.training.config import TrainConfig
@@ -26,7 +27,7 @@ from sharpmask.training.validation import Validator
 
 
 def train(config: TrainConfig, *, resume: bool = False) -> Path:
-    """Train both stages. Returns the path of the trained model, `output`/model.safetensors.
+    """Train both stages, of a DeepMask the first. Returns the path of the trained model, `output`/model.safetensors.
 
     Besides it `output` holds last.pt (to resume), deepmask.safetensors and sharpmask.safetensors (the best of each
     stage by the share of validation patches with IoU >= .7, the last where there is no validation), log.jsonl and
@@ -44,7 +45,8 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         torch.set_num_threads(config.threads)
     output = Path(config.output)
     dataset = read_coco(config.annotations)
-    for stage in (config.deepmask, config.sharpmask):
+    stages = (config.deepmask, config.sharpmask) if get_spec(config.model).refinement else (config.deepmask,)
+    for stage in stages:
         if stage.steps:
             assert_trainable(dataset, config.images, negatives=stage.batches != "mask")
     try:
@@ -73,14 +75,13 @@ class _Run:
         torch.manual_seed(config.seed)
         self.network = initial_network(config).to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        side = self.network.spec.patch_size
-        self.validator = Validator(config, side) if config.val_annotations and world.is_main else None
+        self.validator = Validator(config, self.network.spec) if config.val_annotations and world.is_main else None
 
     def train(self, state: dict[str, Any] | None) -> Path:
-        stages: list[Stage] = [
-            DeepMaskStage(self.config.deepmask, self.network.spec.patch_size),
-            SharpMaskStage(self.config.sharpmask, self.network.spec.patch_size),
-        ]
+        spec = self.network.spec
+        stages: list[Stage] = [DeepMaskStage(self.config.deepmask, spec)]
+        if spec.refinement is not None:
+            stages.append(SharpMaskStage(self.config.sharpmask, spec))
         if state is not None:
             self.network.load_state_dict(state["network"])
         current = state["stage"] if state is not None else None
@@ -246,30 +247,32 @@ class _Run:
             save_checkpoint(self.output, state, self.config)
 
 
-def initial_network(config: TrainConfig) -> SharpMask:
-    """The network a run starts with: a trained model's, or random weights on an ImageNet trunk.
+def initial_network(config: TrainConfig) -> DeepMask | SharpMask:
+    """The network a run starts with: a trained model's weights, or random ones on an ImageNet trunk.
 
-    A DeepMask to start from is given a fresh refinement.
+    A trained model whose refinement has other layers, or that has none, gives its DeepMask, under a new refinement.
 
     Raises:
-        ConfigError: the model has no refinement, or `start_from` is another architecture.
+        ConfigError: `start_from` has another trunk or head.
     """
     spec = get_spec(config.model)
-    if spec.refinement is None:
-        name = config.model.replace("deepmask", "sharpmask")
-        raise ConfigError(
-            f"model '{config.model}' has no second stage; train '{name}', with sharpmask.steps=0 if need be"
-        )
     if config.start_from is None:
-        network = SharpMask(spec)
+        network = build_network(spec)
         if config.trunk_weights is not None:
             load_trunk(network, config.trunk_weights)
         return network
-    started = load_network(config.start_from)
-    if started.spec.forward_path != spec.forward_path:
+    started, network = load_network(config.start_from), build_network(spec)
+    same_trunk = (started.spec.trunk, started.spec.stride_on) == (spec.trunk, spec.stride_on)
+    if same_trunk and _shapes(started) == _shapes(network):
+        network.load_state_dict(started.state_dict())
+        if isinstance(started, SharpMask) and isinstance(network, SharpMask):
+            network.crop_first = started.crop_first
+    elif same_trunk and _shapes(started.deepmask) == _shapes(network.deepmask):
+        network.deepmask.load_state_dict(started.deepmask.state_dict())
+    else:
         raise ConfigError(f"start_from={config.start_from} is not a model like '{config.model}'")
-    if isinstance(started, SharpMask):
-        return started
-    network = SharpMask(spec)
-    network.deepmask.load_state_dict(started.state_dict())
     return network
+
+
+def _shapes(network: torch.nn.Module) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in network.state_dict().items()}

@@ -1,4 +1,7 @@
-"""What differs between the two stages: which weights are trained, on which targets, with which loss."""
+"""What differs between the two stages: which weights are trained, on which targets, with which loss.
+
+A DeepMask is trained by stage 1 alone; every other network by both.
+"""
 
 from collections.abc import Iterator, Mapping
 from typing import Protocol
@@ -8,6 +11,7 @@ from torch import Tensor, nn
 
 from sharpmask.networks.deepmask import DeepMask, PatchOutput
 from sharpmask.networks.sharpmask import SharpMask
+from sharpmask.networks.specs import ModelSpec
 from sharpmask.training.config import StageConfig
 from sharpmask.training.distributed import World, sum_over_world
 from sharpmask.training.losses import mask_loss_sum, score_loss_sum
@@ -16,38 +20,38 @@ Batch = Mapping[str, Tensor]
 
 
 class Stage(Protocol):
-    """One stage of training on a SharpMask network."""
+    """One stage of training."""
 
     name: str
     mask_side: int
     config: StageConfig
 
-    def forward(self, network: SharpMask, patches: Tensor) -> PatchOutput: ...
-    def trained(self, network: SharpMask) -> Iterator[tuple[nn.Parameter, float]]: ...
-    def result(self, network: SharpMask) -> DeepMask | SharpMask: ...
+    def forward(self, network: DeepMask | SharpMask, patches: Tensor) -> PatchOutput: ...
+    def trained(self, network: DeepMask | SharpMask) -> Iterator[tuple[nn.Parameter, float]]: ...
+    def result(self, network: DeepMask | SharpMask) -> DeepMask | SharpMask: ...
 
 
 class DeepMaskStage:
-    """Stage 1: trunk, encoder, mask and score heads; targets of 112 x 112."""
+    """Stage 1: trunk, encoder, mask and score heads; targets of twice the mask's side (112 x 112)."""
 
     name = "deepmask"
 
-    def __init__(self, config: StageConfig, patch_size: int) -> None:
+    def __init__(self, config: StageConfig, spec: ModelSpec) -> None:
         self.config = config
-        self.mask_side = patch_size * 112 // 160
+        self.mask_side = 2 * spec.mask_side
 
-    def forward(self, network: SharpMask, patches: Tensor) -> PatchOutput:
+    def forward(self, network: DeepMask | SharpMask, patches: Tensor) -> PatchOutput:
         """Coarse masks and scores of patches."""
         return network.deepmask(patches)
 
-    def trained(self, network: SharpMask) -> Iterator[tuple[nn.Parameter, float]]:
+    def trained(self, network: DeepMask | SharpMask) -> Iterator[tuple[nn.Parameter, float]]:
         """Parameters with the factor of their learning rate."""
         for name, parameter in network.deepmask.named_parameters():
             factor = self.config.trunk_factor if name.startswith("trunk.") else 1.0
             if factor > 0:
                 yield parameter, factor
 
-    def result(self, network: SharpMask) -> DeepMask:
+    def result(self, network: DeepMask | SharpMask) -> DeepMask:
         """The network that this stage makes."""
         return network.deepmask
 
@@ -57,25 +61,26 @@ class SharpMaskStage:
 
     name = "sharpmask"
 
-    def __init__(self, config: StageConfig, patch_size: int) -> None:
+    def __init__(self, config: StageConfig, spec: ModelSpec) -> None:
         self.config = config
-        self.mask_side = patch_size
+        self.mask_side = spec.patch_size
 
-    def forward(self, network: SharpMask, patches: Tensor) -> PatchOutput:
+    def forward(self, network: DeepMask | SharpMask, patches: Tensor) -> PatchOutput:
         """Refined masks of patches, and their scores."""
+        assert isinstance(network, SharpMask)
         network.deepmask.eval()  # no dropout on the frozen path
         with torch.no_grad():
             features = network.deepmask.features(patches)
-            encoding = network.deepmask.encode_patches(features)
-            scores = network.deepmask.score_head(encoding)
+            encoding, scores = network.deepmask.patch_windows(features)
         return PatchOutput(network.refine_patches(encoding, features), scores)
 
-    def trained(self, network: SharpMask) -> Iterator[tuple[nn.Parameter, float]]:
+    def trained(self, network: DeepMask | SharpMask) -> Iterator[tuple[nn.Parameter, float]]:
         """Parameters with the factor of their learning rate."""
+        assert isinstance(network, SharpMask)
         for parameter in network.refinement.parameters():
             yield parameter, 1.0
 
-    def result(self, network: SharpMask) -> SharpMask:
+    def result(self, network: DeepMask | SharpMask) -> DeepMask | SharpMask:
         """The network that this stage makes."""
         return network
 

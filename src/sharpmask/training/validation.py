@@ -10,10 +10,12 @@ from torch.utils.data import Subset
 
 from sharpmask.data.coco import read_coco
 from sharpmask.data.examples import ExampleDataset
+from sharpmask.data.geometry import CanonicalGeometry
 from sharpmask.evaluation.patches import evaluate_patches
 from sharpmask.evaluation.recall import evaluate_recall
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask
+from sharpmask.networks.specs import ModelSpec
 from sharpmask.proposals.proposer import Proposer
 from sharpmask.training.config import TrainConfig
 
@@ -23,7 +25,7 @@ _PICTURES = 8
 class Validator:
     """Measures networks on the validation data of a run."""
 
-    def __init__(self, config: TrainConfig, mask_side: int) -> None:
+    def __init__(self, config: TrainConfig, spec: ModelSpec) -> None:
         assert config.val_annotations is not None and config.val_images is not None
         self.config = config
         dataset = read_coco(config.val_annotations)
@@ -33,7 +35,8 @@ class Validator:
             image_dir=config.val_images,
             seed=config.seed,
             batches="joint" if exhaustive else "mask",
-            mask_side=mask_side,
+            mask_side=spec.patch_size,
+            geometry=CanonicalGeometry(patch_size=spec.patch_size, context=spec.context),
             training=False,
         )
         # Evenly spread pairs of a positive and the negative after it: files are often ordered by image or category.
