@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# The table in README.md: DeepMask, SharpMask and Selective Search on the same photos, 1,000 proposals an image, zoom 1.
+#   benchmarks/coco_mini.sh IMAGES ANNOTATIONS.json OUTPUT_FOLDER
+set -euo pipefail
+images=$1 annotations=$2 output=$3
+mkdir -p "$output"
+for model in deepmask-lite0 sharpmask-lite0; do
+  sharpmask propose "$images" --model "$model" --top 1000 --zoom 1 --annotations "$annotations" --no-overlay \
+    --output "$output/$model"
+done
+sharpmask baseline selective-search "$images" --annotations "$annotations" --top 1000 --output "$output/selective-search.json"
+sharpmask evaluate "$output/sharpmask-lite0/proposals.json" "$output/deepmask-lite0/proposals.json" \
+  "$output/selective-search.json" --names SharpMask DeepMask "Selective Search" --annotations "$annotations" \
+  --json "$output/table.json" | tee "$output/table.txt"
+for model in deepmask-lite0 sharpmask-lite0; do
+  sharpmask evaluate-patches --model "$model" --annotations "$annotations" --images "$images" | tee "$output/patches-$model.txt"
+done
