@@ -160,23 +160,21 @@ def _simplify_ring(ring: np.ndarray, tolerance: float) -> np.ndarray:
     far = int(((ring - ring[0]) ** 2).sum(axis=1).argmax())
     closed = np.concatenate([ring, ring[:1]])
     keep = np.zeros(len(closed), bool)
-    keep[[0, far]] = True
-    waiting = [(0, far), (far, len(ring))]
-    while waiting:
-        begin, end = waiting.pop()
-        if end - begin < 2:
-            continue
-        a, b = closed[begin], closed[end]
-        inner = closed[begin + 1 : end] - a
-        along = b - a
-        length = float(along @ along)
-        if length > 0:
-            t = (inner @ along / length).clip(0, 1)
-            inner = inner - t[:, None] * along
-        distance = (inner**2).sum(axis=1)
-        worst = int(distance.argmax())
-        if distance[worst] > tolerance * tolerance:
-            middle = begin + 1 + worst
-            keep[middle] = True
-            waiting += [(begin, middle), (middle, end)]
+    ends = np.array([0, far, len(ring)])  # of the pieces still to be looked at, all together at each level
+    while ends.size > 1:
+        keep[ends] = True
+        piece = np.repeat(np.arange(ends.size - 1), np.diff(ends))
+        start = closed[ends[:-1]]
+        along = closed[ends[1:]] - start
+        inner = closed[:-1] - start[piece]
+        length = (along**2).sum(axis=1)
+        t = (inner * along[piece]).sum(axis=1) / np.where(length > 0, length, 1)[piece]
+        distance = ((inner - t.clip(0, 1)[:, None] * along[piece]) ** 2).sum(axis=1)
+        worst = np.maximum.reduceat(distance, ends[:-1])
+        split = worst > tolerance * tolerance
+        if not split.any():
+            break
+        at = np.flatnonzero((distance == worst[piece]) & split[piece])
+        new = at[np.diff(piece[at], prepend=-1) > 0]  # the first of each piece
+        ends = np.sort(np.concatenate([ends, new]))
     return ring[keep[:-1]]
