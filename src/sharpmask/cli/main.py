@@ -16,6 +16,7 @@ COMMANDS = {
     "train": ("train", "train DeepMask, then SharpMask, on COCO-format data"),
     "evaluate": ("evaluate", "measure proposals: AR, AR by size, AUC, with intervals"),
     "evaluate-patches": ("evaluate_patches", "measure the masks of canonical patches: IoU table"),
+    "doctor": ("doctor", "tell what is installed and whether it works here"),
     "baseline": ("baseline", "write the proposals of a classical method for comparison"),
 }
 

@@ -1,8 +1,8 @@
 """Exact outlines of masks, as polygons along the edges of pixels.
 
-Coordinates are continuous, (x, y) with y downwards; pixel (column c, row r) spans c … c + 1 and r … r + 1, so an outline
-runs along whole numbers and a mask of one pixel has the area 1. Filling the outlines (even-odd or non-zero rule, a pixel
-being set where its centre lies inside) gives back the very mask.
+Coordinates are continuous, (x, y) with y downwards; pixel (column c, row r) spans c … c + 1 and r … r + 1, so an
+outline runs along whole numbers and a mask of one pixel has the area 1. Filling the outlines (even-odd or non-zero
+rule, a pixel being set where its centre lies inside) gives back the very mask.
 
 Every ring is simple: where a mask touches itself at the corner of two diagonal pixels, the pixels do not count as
 connected and the outline is cut there. Shells have a positive and holes a negative area by the shoelace formula over
@@ -120,7 +120,8 @@ def _rings(padded: np.ndarray) -> list[np.ndarray]:
 
 def _cut_at_repeats(ring: list[int], place: np.ndarray) -> list[list[int]]:
     """Cut a ring that passes a point twice into rings that do not."""
-    rings, path = [], []
+    rings: list[list[int]] = []
+    path: list[int] = []
     position: dict[int, int] = {}
     for corner in ring:
         point = int(place[corner])

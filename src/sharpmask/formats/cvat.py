@@ -1,9 +1,9 @@
 """CVAT for images 1.1: one file, `cvat.xml`, to be uploaded as annotations of a task with the same photos.
 
 Masks (the default) as `<mask>`: CVAT's run lengths go row by row over the mask's box, zeros first. Or polygons, a part
-each, holes joined to the outside by cuts of no width, the parts of one proposal with the same `group_id`. CVAT finds the
-photos by name: by the file name alone. Better proposals lie above worse ones (`z_order`). The format has no place for
-scores without an attribute of the label, so each label carries the number `score`.
+each, holes joined to the outside by cuts of no width, the parts of one proposal with the same `group_id`. The photos'
+names are file names without folders. Better proposals lie above worse ones (`z_order`). The format has no place for
+scores but an attribute of the label: give the task's label a text attribute `score` to see them.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,8 @@ def open_cvat(output: Path, options: FormatOptions) -> Iterator[Write]:
                     shapes = list(_polygons(proposals, index, options.simplify))
                 else:
                     shapes = list(_mask(proposals, index))
-                common = f'label={quoteattr(options.label)} source="auto" occluded="0" z_order="{len(proposals) - index}"'
+                label, order = quoteattr(options.label), len(proposals) - index
+                common = f'label={label} source="auto" occluded="0" z_order="{order}"'
                 score = f'<attribute name="score">{exact(proposals.scores[index]):g}</attribute>'
                 for tag, attributes in shapes:
                     file.write(f"    <{tag} {common} {attributes}>{score}</{tag}>\n")

@@ -1,5 +1,5 @@
-"""Label maps: `label_map/<name>.png` for each photo, 16-bit grey: 0 where nothing is, else the rank (from 1) of the best
-proposal that holds the pixel. Masks that better ones cover wholly do not appear."""
+"""Label maps: `label_map/<name>.png` for each photo, 16-bit grey: 0 where nothing is, else the rank (from 1) of the
+best proposal that holds the pixel. Masks that better ones cover wholly do not appear."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -100,5 +100,5 @@ def brush_rle(mask: np.ndarray) -> np.ndarray:
     number = np.repeat(np.arange(word.size), bits)
     place = np.repeat(bits.cumsum(), bits) - 1 - np.arange(number.size)
     stream = (word[number] >> place) & 1
-    header = np.array([int(bit) for bit in f"{mask.size * 4:032b}{8 - 1:05b}" + "".join(f"{s - 1:04b}" for s in _SIZES)])
-    return np.packbits(np.concatenate([header, stream]).astype(np.uint8))
+    header = f"{mask.size * 4:032b}{8 - 1:05b}" + "".join(f"{size - 1:04b}" for size in _SIZES)
+    return np.packbits(np.concatenate([[int(bit) for bit in header], stream]).astype(np.uint8))

@@ -36,7 +36,7 @@ def open_labelme(output: Path, options: FormatOptions) -> Iterator[Write]:
 
     def write(photo: Photo, proposals: Proposals) -> None:
         shapes = _masks(proposals) if options.shapes == "masks" else _polygons(proposals, options.simplify)
-        content = {
+        content: dict[str, Any] = {
             "version": VERSION,
             "flags": {},
             "shapes": [

@@ -1,9 +1,11 @@
 """Coordinates as text: whole numbers stay whole, others get three decimals, and nothing becomes `-0`."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def flat_list(points: np.ndarray) -> list[float]:
+def flat_list(points: np.ndarray) -> Sequence[float]:
     """[x, y, x, y, …] of points (n,2), integers where all are whole."""
     if np.array_equal(points, np.rint(points)):
         return points.astype(np.int64).ravel().tolist()

@@ -43,21 +43,23 @@ def open_parquet(output: Path, options: FormatOptions) -> Iterator[Write]:
     }
     schema = pa.schema(list(types.items()), metadata={"format": "sharpmask proposals 1", "label": options.label})
     waiting: list[Any] = []
-    with atomic_write(output / "proposals.parquet") as temporary:
-        with parquet.ParquetWriter(temporary, schema, compression="zstd") as file:
+    with (
+        atomic_write(output / "proposals.parquet") as temporary,
+        parquet.ParquetWriter(temporary, schema, compression="zstd") as file,
+    ):
 
-            def flush() -> None:
-                if waiting:
-                    file.write_table(pa.concat_tables(waiting))
-                    waiting.clear()
+        def flush() -> None:
+            if waiting:
+                file.write_table(pa.concat_tables(waiting))
+                waiting.clear()
 
-            def write(photo: Photo, proposals: Proposals) -> None:
-                waiting.append(pa.table(_columns(photo, proposals), schema=schema))
-                if sum(len(table) for table in waiting) >= _ROWS:
-                    flush()
+        def write(photo: Photo, proposals: Proposals) -> None:
+            waiting.append(pa.table(_columns(photo, proposals), schema=schema))
+            if sum(len(table) for table in waiting) >= _ROWS:
+                flush()
 
-            yield write
-            flush()
+        yield write
+        flush()
 
 
 def _columns(photo: Photo, proposals: Proposals) -> dict[str, Any]:
