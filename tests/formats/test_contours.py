@@ -73,7 +73,7 @@ def test_simplified_outlines_stay_near(tolerance: float) -> None:
     (exact,) = trace(mask)
     part = simplify(exact, tolerance)
     for old, new in [(exact.shell, part.shell), (exact.holes[0], part.holes[0])]:
-        assert len(new) < len(old) / 2
+        assert len(new) < len(old) / (1 if tolerance < 1 else 2)  # a stair of one pixel is 0.7 pixels deep
         a, b = new, np.roll(new, -1, axis=0)
         along = b - a
         t = ((old[:, None] - a) * along).sum(axis=2) / (along**2).sum(axis=1)
