@@ -142,9 +142,7 @@ def test_bad_output(loaded: list[str], folder: Path, capsys: pytest.CaptureFixtu
 
 def test_formats_and_cleaning(loaded: list[str], folder: Path, tmp_path: Path, capsys: Any) -> None:
     output = tmp_path / "out"
-    options = (
-        "--format coco,cvat,yolo,label-map --partition --count 3 --min-stability 0.5 --max-border 0.9 --no-overlay"
-    )
+    options = "--format coco,cvat,yolo,label-map --partition --count 3 --min-stability 0.5 --max-border 1 --no-overlay"
     options += " --scales 0 --nms 0.9 --containment parts --max-aspect 9 --simplify 1"
     assert main(["propose", str(folder), "--output", str(output), *options.split()]) == 0
     names = sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file())

@@ -22,18 +22,59 @@ def without_holes(part: Part) -> np.ndarray:
 
 
 def one_polygon(parts: list[Part]) -> np.ndarray:
-    """The polygon (n,2) of a whole mask: parts without holes, joined where they are closest; (0,2) without parts."""
+    """The polygon (n,2) of a whole mask: parts without holes, joined where they are closest; (0,2) without parts.
+
+    The bridges are a minimal spanning tree over the parts, between corners, grown from the first part.
+    """
     rings = [without_holes(part) for part in parts]
-    if not rings:
-        return np.zeros((0, 2))
-    merged, waiting = rings[0], rings[1:]
-    while waiting:
-        gaps = [_closest(merged, ring) for ring in waiting]
-        nearest = min(range(len(waiting)), key=lambda i: gaps[i][0])
-        _, here, there = gaps[nearest]
-        ring = np.roll(waiting.pop(nearest), -there, axis=0)
-        merged = _join(merged, here, merged[here], ring)
-    return merged
+    if len(rings) < 2:
+        return rings[0] if rings else np.zeros((0, 2))
+    points = np.concatenate(rings)
+    owner = np.repeat(np.arange(len(rings)), [len(ring) for ring in rings])
+    first = np.flatnonzero(np.diff(owner, prepend=-1))
+    # For each corner: the closest one in the tree so far.
+    gap, closest = np.full(len(points), np.inf), np.zeros(len(points), np.int64)
+    bridges: list[tuple[int, int]] = []  # (corner in the tree, corner of the ring that joins it), in order
+    newest = 0
+    for _ in range(len(rings) - 1):
+        gap[owner == newest] = np.inf
+        waiting = np.flatnonzero(gap < np.inf) if bridges else np.flatnonzero(owner != newest)
+        distance, nearest = _nearest(points[waiting], rings[newest])
+        nearer = distance < gap[waiting]
+        gap[waiting[nearer]] = distance[nearer]
+        closest[waiting[nearer]] = first[newest] + nearest[nearer]
+        best = int(gap.argmin())
+        bridges.append((int(closest[best]), best))
+        newest = int(owner[best])
+    # From the last on, so that a ring has all its own branches when it is inserted.
+    branches: dict[int, list[np.ndarray]] = {}
+    for here, there in reversed(bridges):
+        polygon = _with_branches(points, first[owner[there]], len(rings[owner[there]]), there, branches)
+        branches.setdefault(here, []).append(np.concatenate([polygon, polygon[:1], points[here : here + 1]]))
+    return _with_branches(points, 0, len(rings[0]), 0, branches)
+
+
+def _with_branches(
+    points: np.ndarray, first: int, count: int, start: int, branches: dict[int, list[np.ndarray]]
+) -> np.ndarray:
+    """A ring from its corner `start` on, with a walk along each branch where it leaves."""
+    walk = []
+    for step in range(count):
+        corner = first + (start - first + step) % count
+        walk += [points[corner : corner + 1], *branches.get(corner, [])]
+    return np.concatenate(walk)
+
+
+def _nearest(points: np.ndarray, ring: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each of `points` (n,2): the squared distance to the closest corner of a ring, and which that is."""
+    distances, indices = [], []
+    step = max(1, 1_000_000 // len(ring))
+    for begin in range(0, len(points), step):
+        squared = ((points[begin : begin + step, None] - ring) ** 2).sum(axis=2)
+        index = squared.argmin(axis=1)
+        indices.append(index)
+        distances.append(squared[np.arange(len(index)), index])
+    return np.concatenate(distances), np.concatenate(indices)
 
 
 def _join(polygon: np.ndarray, index: int, point: np.ndarray, ring: np.ndarray) -> np.ndarray:
@@ -56,15 +97,3 @@ def _meet_on_the_left(polygon: np.ndarray, point: np.ndarray) -> tuple[int, np.n
         return index, polygon[index]
     best = left[at[left].argmax()]
     return int(crosses[best]), np.array([at[best], point[1]])
-
-
-def _closest(first: np.ndarray, second: np.ndarray) -> tuple[float, int, int]:
-    """Squared distance of the two closest corners of two rings, and which they are."""
-    best = (np.inf, 0, 0)
-    step = max(1, 1_000_000 // len(first))
-    for begin in range(0, len(second), step):
-        distance = ((first[:, None] - second[None, begin : begin + step]) ** 2).sum(axis=2)
-        here, there = np.unravel_index(int(distance.argmin()), distance.shape)
-        if distance[here, there] < best[0]:
-            best = (float(distance[here, there]), int(here), begin + int(there))
-    return best

@@ -112,6 +112,8 @@ def encode_runs(
     Runs may cross from one column into the next.
     """
     height, width = image_size
+    if count == 0:
+        return EncodedMasks([], np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
     # Cut the runs at the columns' ends, so that boxes can be taken from them.
     pieces = (ends - 1) // height - starts // height + 1
     run = np.repeat(np.arange(starts.size), pieces)
