@@ -138,3 +138,43 @@ def test_bad_options_give_status_2(
 def test_bad_output(loaded: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["propose", str(folder), "--output", str(folder / "a.jpg")]) == 2
     assert "a.jpg" in capsys.readouterr().err
+
+
+def test_formats_and_cleaning(loaded: list[str], folder: Path, tmp_path: Path, capsys: Any) -> None:
+    output = tmp_path / "out"
+    options = "--format coco,cvat,yolo,label-map --partition --count 3 --min-stability 0.5 --max-border 1 --no-overlay"
+    options += " --scales 0 --nms 0.9 --containment parts --max-aspect 9 --simplify 1"
+    assert main(["propose", str(folder), "--output", str(output), *options.split()]) == 0
+    names = sorted(path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file())
+    assert names == [
+        "cvat.xml",
+        "images.json",
+        "label_map/a.png",
+        "label_map/b.png",
+        "proposals.json",
+        "yolo/data.yaml",
+        "yolo/labels/a.txt",
+        "yolo/labels/b.txt",
+    ]
+    assert "(coco, cvat, yolo, label-map)" in capsys.readouterr().out
+    assert 1 <= len(results(output)) <= 6
+
+
+def test_other_formats_in_place_of_coco(loaded: list[str], folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert main(["propose", str(folder), "--output", str(output), "--format", "geojson", "--no-overlay"]) == 0
+    assert sorted(path.name for path in output.iterdir()) == ["geojson"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [["--format", "pdf"], ["--count", "0"], ["--containment", "x"], ["--simplify", "-1"], ["--max-border", "2"]],
+)
+def test_bad_cleaning_and_formats_give_status_2(
+    loaded: list[str], folder: Path, tmp_path: Path, options: list[str]
+) -> None:
+    try:
+        status = main(["propose", str(folder), "--output", str(tmp_path / "out"), *options])
+    except SystemExit as stop:
+        status = stop.code  # type: ignore[assignment]
+    assert status == 2 and not (tmp_path / "out").exists()

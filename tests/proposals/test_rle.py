@@ -66,3 +66,20 @@ def test_padding_outside_the_image_is_allowed_when_empty() -> None:
 def test_no_masks_and_empty_masks() -> None:
     assert encode_windows(np.zeros((0, 5, 5), bool), np.zeros(0), np.zeros(0), (9, 9)).rles == []
     check_against_pycocotools(np.zeros((3, 2, 2), bool), np.zeros(3, int), np.zeros(3, int), (11, 13))
+
+
+def test_reading_back_runs_and_windows() -> None:
+    from sharpmask.proposals.rle import decode_window, encode_runs, runs_of_ones
+
+    rng = np.random.default_rng(2)
+    for _ in range(300):
+        h, w = (int(side) for side in rng.integers(1, 40, 2))
+        mask = rng.random((h, w)) < rng.choice([0, 0.02, 0.5, 0.98, 1])
+        rle = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+        x0, x1 = sorted(rng.integers(0, w + 1, 2))
+        y0, y1 = sorted(rng.integers(0, h + 1, 2))
+        np.testing.assert_array_equal(decode_window(rle, x0, y0, x1, y1), mask[y0:y1, x0:x1])
+        starts, ends = runs_of_ones(rle)
+        again = encode_runs(np.zeros(starts.size, np.int64), starts, ends, 1, (h, w))
+        assert again.rles[0]["counts"].encode() == rle["counts"] and again.areas[0] == mask.sum()
+        assert again.boxes[0, 2:].tolist() == (coco_mask.toBbox(rle)[:2] + coco_mask.toBbox(rle)[2:]).tolist()

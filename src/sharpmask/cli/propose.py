@@ -1,4 +1,6 @@
-"""Find the objects in images: ranked masks as COCO JSON, and a picture of the best of each image."""
+"""Find the objects in images: ranked masks in the formats of other programs, and a picture of the best of each image.
+
+The masks can be cleaned on the way: limits, suppression of doubles and of nested masks, one label per pixel."""
 
 import re
 import sys
@@ -7,6 +9,9 @@ from pathlib import Path
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from sharpmask.errors import ConfigError
+
+# Options that both proposers take as they are.
+_PROPOSER_OPTIONS = ("top", "zoom", "threshold", "min_score", "min_area", "max_area", "device")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -37,6 +42,66 @@ def add_arguments(parser: ArgumentParser) -> None:
         default=None,
         help="repeat the Torch7 release's whole-image arithmetic, quirks included",
     )
+    parser.add_argument(
+        "--max-aspect", type=float, default=None, metavar="RATIO", help="drop masks whose box has sides more unequal"
+    )
+    parser.add_argument(
+        "--max-border",
+        type=float,
+        default=None,
+        metavar="SHARE",
+        help="drop masks with more of their outline (0…1) on the photo's border",
+    )
+    parser.add_argument(
+        "--min-stability",
+        type=float,
+        default=None,
+        metavar="IOU",
+        help="drop masks that change more than this when the threshold moves (0…1; higher is stricter)",
+    )
+    parser.add_argument("--stability-offset", type=float, default=1.0, help="how far it moves, in logits, up and down")
+    parser.add_argument(
+        "--containment",
+        choices=["parts", "wholes", "both"],
+        default=None,
+        help="of two nested masks drop the worse one if it is the part, the whole, or either",
+    )
+    parser.add_argument(
+        "--containment-threshold",
+        type=float,
+        default=0.9,
+        metavar="SHARE",
+        help="nested: this share of the smaller mask lies within the larger",
+    )
+    parser.add_argument(
+        "--partition", action="store_true", help="cut the masks so that each pixel has one, that of the best"
+    )
+    parser.add_argument("--count", type=int, default=None, help="keep the best so many of an image after all the rest")
+    parser.add_argument(
+        "--format",
+        type=str,
+        default="coco",
+        metavar="NAME,NAME,…",
+        help="coco (proposals.json), coco-polygons, cvat, geojson, label-map, label-studio, labelme, parquet, yolo",
+    )
+    parser.add_argument(
+        "--simplify", type=float, default=0.0, metavar="PX", help="polygons: pixels an outline may move; 0: exact"
+    )
+    parser.add_argument(
+        "--shapes",
+        choices=["masks", "polygons"],
+        default=None,
+        help="for cvat, label-studio (else masks) and labelme (else polygons)",
+    )
+    parser.add_argument("--label", type=str, default="object", help="name of the class in the formats that have one")
+    parser.add_argument("--from-name", type=str, default="label", help="Label Studio: name of the label tag")
+    parser.add_argument("--to-name", type=str, default="image", help="Label Studio: name of the image tag")
+    parser.add_argument(
+        "--image-prefix",
+        type=str,
+        default="/data/local-files/?d=",
+        help="Label Studio: image address before the file name",
+    )
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1, …; default: cuda where available")
     parser.add_argument(
         "--overlay", action=ActionYesNo(no_prefix="no-"), default=True, help="write a picture of each image"
@@ -48,32 +113,56 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from sharpmask.checkpoints import DEFAULT_MODEL, load_network
+    from sharpmask.formats import FormatOptions, open_formats, parse_formats
     from sharpmask.images import find_images
+    from sharpmask.proposals.cleaning import Cleaning
     from sharpmask.proposals.compat import Torch7Proposer
     from sharpmask.proposals.folder import propose_files
     from sharpmask.proposals.proposer import Proposer
 
-    paths = find_images(args.inputs)
-    proposer = (Torch7Proposer if args.compat else Proposer)(
-        load_network(args.model or DEFAULT_MODEL),
-        top=args.top,
-        zoom=args.zoom,
-        scales=parse_scales(args.scales),
-        threshold=args.threshold,
-        nms=args.nms,
-        min_score=args.min_score,
+    formats = parse_formats(args.format)
+    options = FormatOptions(
+        simplify=args.simplify,
+        shapes=args.shapes,
+        label=args.label,
+        from_name=args.from_name,
+        to_name=args.to_name,
+        image_prefix=args.image_prefix,
+    )
+    cleaning = Cleaning(
         min_area=args.min_area,
         max_area=args.max_area,
-        device=args.device,
+        max_aspect=args.max_aspect,
+        max_border=args.max_border,
+        min_stability=args.min_stability,
+        nms=args.nms,
+        containment=args.containment,
+        containment_threshold=args.containment_threshold,
+        partition=args.partition,
+        count=args.count,
     )
+    paths = find_images(args.inputs)
+    settings = {name: getattr(args, name) for name in _PROPOSER_OPTIONS} | {"scales": parse_scales(args.scales)}
+    network = load_network(args.model or DEFAULT_MODEL)
+    proposer: Proposer | Torch7Proposer
+    if args.compat:
+        if args.min_stability is not None:
+            raise ConfigError("--min-stability cannot be measured with --compat torch7; leave one of them out")
+        proposer = Torch7Proposer(network, **settings)
+    else:
+        stability = None if args.min_stability is None else args.stability_offset
+        proposer = Proposer(network, stability_offset=stability, **settings)
     report = propose_files(
         proposer,
         paths,
         Path(args.output),
         overlay=args.overlay,
         annotations=Path(args.annotations) if args.annotations else None,
+        cleaning=cleaning,
+        writer=lambda output: open_formats(formats, output, options),
     )
-    print(f"{report.proposals} proposals for {report.images} of {len(paths)} images in {args.output}/proposals.json")
+    place = f"{args.output}/proposals.json" if formats == ["coco"] else f"{args.output}/ ({', '.join(formats)})"
+    print(f"{report.proposals} proposals for {report.images} of {len(paths)} images in {place}")
     if report.failures:
         print(f"sharpmask propose: {len(report.failures)} of {len(paths)} images failed", file=sys.stderr)
     return 1 if report.failures else 0

@@ -2,12 +2,14 @@
 
 Written into the output folder: `proposals.json` (a COCO results list), `images.json` (a COCO data set without
 annotations that gives the image ids, so that `COCO("images.json").loadRes("proposals.json")` works; left out when the
-ids come from an annotation file) and `<name>_overlay.png` for each image.
+ids come from an annotation file) and `<name>_overlay.png` for each image. Other formats are other writers: see
+`sharpmask.formats`.
 """
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,6 +19,7 @@ from tqdm import tqdm
 from sharpmask.errors import ConfigError, DataError, ImageError
 from sharpmask.files import atomic_write
 from sharpmask.images import read_image
+from sharpmask.proposals.cleaning import Cleaning
 from sharpmask.proposals.compat import Torch7Proposer
 from sharpmask.proposals.overlay import draw_overlay
 from sharpmask.proposals.proposer import Proposer
@@ -32,6 +35,33 @@ class FolderReport:
     failures: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Photo:
+    """One image that was read, for the writers.
+
+    Attributes:
+        path: the file, as it was given.
+        name: a name for the files written about it: its stem, with a number where another photo has the same one.
+        record: the COCO image record: id, file_name, width, height, and what an annotation file says besides.
+        known: the record comes from an annotation file.
+    """
+
+    path: Path
+    name: str
+    record: dict[str, Any]
+    known: bool = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H, W)."""
+        return self.record["height"], self.record["width"]
+
+
+Write = Callable[[Photo, Proposals], None]
+# Opens a writer in a folder; what it writes is complete, under its final name, when the block succeeds.
+OpenWriter = Callable[[Path], AbstractContextManager[Write]]
+
+
 def propose_files(
     proposer: Proposer | Torch7Proposer,
     paths: Sequence[Path],
@@ -41,12 +71,15 @@ def propose_files(
     annotations: Path | None = None,
     errors: TextIO | None = None,
     progress: bool = True,
+    cleaning: Cleaning | None = None,
+    writer: OpenWriter | None = None,
 ) -> FolderReport:
     """Propose for each file and write the results; one image's proposals are in memory at a time.
 
     A file that cannot be read, or that the annotations do not know, is reported on `errors` (default: standard error)
     and left out; the rest is done. Ids are those of `annotations` by file name, otherwise 1, 2, … in the order
-    of `paths`. The result file appears when all images are done.
+    of `paths`. A result file for all images appears when all images are done. `cleaning` is applied to each image's
+    proposals; `writer` takes the place of the COCO results (`open_coco`), for example one of `sharpmask.formats`.
 
     Raises:
         ConfigError: the output folder cannot be made or written to.
@@ -59,10 +92,9 @@ def propose_files(
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {output}: {error.strerror or error}") from error
-    overlays = overlay_paths(paths, output)
-    report, records = FolderReport(), []
-    with atomic_write(output / "proposals.json") as temporary, open(temporary, "w", encoding="utf-8") as file:
-        file.write("[")
+    overlays, names = overlay_paths(paths, output), photo_names(paths)
+    report = FolderReport()
+    with (writer or open_coco)(output) as write:
         # Shown on terminals only.
         for number, path in enumerate(tqdm(paths, unit="image", disable=None if progress else True), start=1):
             try:
@@ -75,17 +107,49 @@ def propose_files(
                 report.failures.append(str(error))
                 tqdm.write(f"sharpmask propose: {error}", file=errors or sys.stderr)
                 continue
-            _append(file, proposals, record["id"], first=report.proposals == 0)
-            records.append({**record, "width": width, "height": height})
+            if cleaning is not None:
+                proposals = cleaning.apply(proposals)
+            record = {**record, "width": width, "height": height}
+            write(Photo(path, names[path], record, known is not None), proposals)
             report.images += 1
             report.proposals += len(proposals)
             if overlay:
                 with atomic_write(overlays[path]) as picture:
                     draw_overlay(pixels, proposals).save(picture)
-        file.write("\n]\n")
-    if known is None:
-        _write_images(output / "images.json", records)
     return report
+
+
+@contextmanager
+def open_coco(output: Path) -> Iterator[Write]:
+    """The writer of COCO results: `proposals.json`, and `images.json` unless the ids come from an annotation file."""
+    records: list[dict[str, Any]] = []
+    known = empty = True
+    with atomic_write(output / "proposals.json") as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write("[")
+
+        def write(photo: Photo, proposals: Proposals) -> None:
+            nonlocal known, empty
+            _append(file, proposals, photo.record["id"], first=empty)
+            records.append(photo.record)
+            known, empty = known and photo.known, empty and len(proposals) == 0
+
+        yield write
+        file.write("\n]\n")
+    if not (known and records):
+        _write_images(output / "images.json", records)
+
+
+def photo_names(paths: Sequence[Path]) -> dict[Path, str]:
+    """A name for each input: its stem, or with _2, _3, … added; unique also without regard to case."""
+    taken: set[str] = set()
+    chosen = {}
+    for path in paths:
+        name, number = path.stem, 2
+        while name.lower() in taken:
+            name, number = f"{path.stem}_{number}", number + 1
+        taken.add(name.lower())
+        chosen[path] = name
+    return chosen
 
 
 def overlay_paths(paths: Sequence[Path], output: Path) -> dict[Path, Path]:

@@ -27,6 +27,7 @@ class _Finished:
     rles: list[Rle]
     boxes: np.ndarray
     areas: np.ndarray
+    stability: np.ndarray  # zeros where it is not asked for
 
 
 @dataclass
@@ -52,6 +53,8 @@ class Proposer:
         nms: drop masks whose IoU with a better one is greater than this; None keeps all, as the paper does.
         min_score: drop windows whose score (probability) is smaller; they are not decoded.
         min_area, max_area: drop masks of fewer or more pixels of the image. Empty masks are always dropped.
+        stability_offset: compute each mask's stability: the IoU of the masks at `threshold` with this much added to
+            and taken from its logit, such as 1; None leaves it out.
         device: "cpu", "cuda", "cuda:1", …; None takes CUDA where it is available.
         max_pixels: refuse larger images.
         tile_pixels: rescaled images with more pixels, padding included, are processed in overlapping tiles.
@@ -75,6 +78,7 @@ class Proposer:
         min_score: float = 0.0,
         min_area: float = 0,
         max_area: float | None = None,
+        stability_offset: float | None = None,
         device: str | torch.device | None = None,
         max_pixels: int = MAX_PIXELS,
         tile_pixels: int = TILE_PIXELS,
@@ -85,7 +89,9 @@ class Proposer:
         self.top, self.threshold, self.nms, self.min_score = _checked(top, threshold, nms, min_score)
         if max_area is not None and max_area < min_area:
             raise ConfigError(f"max_area {max_area:g} is smaller than min_area {min_area:g}: nothing would be left")
-        self.min_area, self.max_area = min_area, max_area
+        if stability_offset is not None and not stability_offset > 0:
+            raise ConfigError(f"stability_offset {stability_offset:g}: must be greater than 0")
+        self.min_area, self.max_area, self.stability_offset = min_area, max_area, stability_offset
         if tile_pixels < 512 * 512:
             raise ConfigError(f"tile_pixels {tile_pixels}: must be at least {512 * 512}")
         self.device = pick_device(device)
@@ -131,7 +137,7 @@ class Proposer:
     ) -> tuple[np.ndarray, _Finished]:
         """The best windows (CANDIDATE array, best first), all decoded, and their masks."""
         pool = np.empty(0, CANDIDATE)
-        finished = _Finished([], np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+        finished = _Finished([], np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
         waiting: dict[int, _Waiting] = {}
         spec = self.network.spec
         tiles = iterate_tiles(
@@ -163,7 +169,7 @@ class Proposer:
         old = np.flatnonzero(pool["mask"] >= 0)
         places = pool["mask"][old]
         rles = [finished.rles[i] for i in places]
-        boxes, areas = [finished.boxes[places]], [finished.areas[places]]
+        boxes, areas, stability = [finished.boxes[places]], [finished.areas[places]], [finished.stability[places]]
         pool["mask"][old] = np.arange(old.size)
         for number, item in waiting.items():
             chosen = np.flatnonzero((pool["tile"] == number) & (pool["mask"] < 0))
@@ -175,12 +181,15 @@ class Proposer:
                     for cells, first in zip((rows, cols), item.first_cell, strict=True)
                 ]
                 mask_logits = self.network.decode(item.dense, torch.zeros_like(local[0]), *local)
-                encoded = paste_windows(mask_logits, item.grid, rows, cols, threshold_logit)
+                encoded = paste_windows(
+                    mask_logits, item.grid, rows, cols, threshold_logit, stability_offset=self.stability_offset
+                )
                 pool["mask"][batch] = len(rles) + np.arange(batch.size)
                 rles += encoded.rles
                 boxes.append(encoded.boxes)
                 areas.append(encoded.areas)
-        return _Finished(rles, np.concatenate(boxes), np.concatenate(areas))
+                stability.append(np.zeros(batch.size, np.float32) if encoded.stability is None else encoded.stability)
+        return _Finished(rles, np.concatenate(boxes), np.concatenate(areas), np.concatenate(stability))
 
     def _result(self, pool: np.ndarray, finished: _Finished, image_size: tuple[int, int]) -> Proposals:
         """Candidates and their masks as proposals, in the order of the candidates."""
@@ -198,6 +207,7 @@ class Proposer:
             scales=np.array(self.scales, np.float32)[pool["scale"]],
             image_size=image_size,
             areas=finished.areas[pool["mask"]],
+            stability=None if self.stability_offset is None else finished.stability[pool["mask"]],
         )
 
 

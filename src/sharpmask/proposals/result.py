@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from pycocotools import mask as coco_mask
 
-from sharpmask.errors import ConfigError
-from sharpmask.proposals.rle import Rle, encode_windows
+from sharpmask.errors import ConfigError, MissingExtraError
+from sharpmask.proposals.cleaning import Overlaps, border_shares, check_containment, greedy, label_runs, paint_labels
+from sharpmask.proposals.rle import Rle, encode_runs, encode_windows
 
-# pycocotools sums areas in 8 bits from 256 masks on with some NumPy versions, and decodes N full-size masks at a time.
+# pycocotools decodes N full-size masks at a time.
 _BATCH = 64
 
 
@@ -33,6 +34,8 @@ class Proposals:
         scales: (N,) float32, the scale of that window as exponent of two.
         image_size: (H, W).
         areas: (N,) int64, pixels of each mask.
+        stability: (N,) float32, or None when it was not asked for: IoU of the two masks that a higher and a lower
+            threshold give (see `Proposer`); near 1 for masks with a sharp edge.
     """
 
     scores: np.ndarray
@@ -42,6 +45,7 @@ class Proposals:
     scales: np.ndarray
     image_size: tuple[int, int]
     areas: np.ndarray
+    stability: np.ndarray | None = None
 
     @classmethod
     def from_masks(cls, masks: np.ndarray, scores: np.ndarray | Sequence[float] | None = None) -> "Proposals":
@@ -93,6 +97,7 @@ class Proposals:
             windows=self.windows[index],
             scales=self.scales[index],
             areas=self.areas[index],
+            stability=None if self.stability is None else self.stability[index],
         )
 
     @property
@@ -105,9 +110,27 @@ class Proposals:
         return masks
 
     def filter(
-        self, *, min_score: float | None = None, min_area: float | None = None, max_area: float | None = None
+        self,
+        *,
+        min_score: float | None = None,
+        min_area: float | None = None,
+        max_area: float | None = None,
+        max_aspect: float | None = None,
+        max_border: float | None = None,
+        min_stability: float | None = None,
     ) -> "Proposals":
-        """Those within the limits, each inclusive; scores are probabilities, areas are in image pixels."""
+        """Those within the limits, each inclusive.
+
+        Args:
+            min_score: probability.
+            min_area, max_area: image pixels.
+            max_aspect: longer by shorter side of the mask's box (see `aspects`).
+            max_border: share of the outline on the image's border (see `border_shares`).
+            min_stability: see `stability`.
+
+        Raises:
+            ConfigError: `min_stability` is given, but the stability was not computed.
+        """
         keep = np.ones(len(self), bool)
         if min_score is not None:
             keep &= self.scores >= min_score
@@ -115,7 +138,29 @@ class Proposals:
             keep &= self.areas >= min_area
         if max_area is not None:
             keep &= self.areas <= max_area
+        if max_aspect is not None:
+            keep &= self.aspects <= max_aspect
+        if min_stability is not None:
+            if self.stability is None:
+                raise ConfigError("these proposals have no stability: give the Proposer a stability_offset, such as 1")
+            keep &= self.stability >= min_stability
+        if max_border is not None:
+            touching = np.flatnonzero(keep)
+            keep[touching] = border_shares([self.rles[i] for i in touching]) <= max_border
         return self[keep]
+
+    @property
+    def aspects(self) -> np.ndarray:
+        """(N,) float32: longer by shorter side of each mask's box, at least 1; NaN for an empty mask."""
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        with np.errstate(invalid="ignore"):
+            return sides.max(axis=1, initial=0) / sides.min(axis=1, initial=np.inf)
+
+    @property
+    def border_shares(self) -> np.ndarray:
+        """(N,) float64: share of each mask's outline, in sides of pixels, that lies on the image's border; computed
+        at each access."""
+        return border_shares(self.rles)
 
     def nms(self, iou: float) -> "Proposals":
         """Greedy suppression: from the best on, keep each mask whose IoU with every kept mask is at most `iou`.
@@ -131,36 +176,37 @@ class Proposals:
         """The places, ascending, of the masks that `nms` keeps."""
         if not 0 <= iou <= 1:
             raise ConfigError(f"NMS threshold {iou:g}: must lie between 0 and 1")
-        kept: list[int] = []
-        for begin in range(0, len(self), _BATCH):
-            block = np.arange(begin, min(begin + _BATCH, len(self)))
-            block = block[~self._overlaps(block, np.array(kept, np.int64), iou).any(axis=1)]
-            within = self._overlaps(block, block, iou)
-            alive = np.ones(len(block), bool)
-            for i in range(len(block)):
-                if alive[i]:
-                    kept.append(int(block[i]))
-                    alive[i + 1 :] &= ~within[i, i + 1 :]
-        return kept
+        return greedy(len(self), Overlaps(self.rles, self.boxes, self.areas).doubles(iou))
 
-    def _overlaps(self, first: np.ndarray, second: np.ndarray, iou: float) -> np.ndarray:
-        """(len(first), len(second)) bool: mask IoU above `iou`, computed only where boxes and areas leave it open."""
-        above = np.zeros((len(first), len(second)), bool)
-        if above.size == 0:
-            return above
-        boxes = self.boxes.astype(np.float64)
-        a, b = boxes[first][:, None], boxes[second][None]
-        sides = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])).clip(min=0)
-        area_a, area_b = self.areas[first][:, None], self.areas[second][None]
-        most = np.minimum(sides[..., 0] * sides[..., 1], np.minimum(area_a, area_b))  # of the masks' intersection
-        possible = most > iou * (area_a + area_b - most)
-        rows, cols = np.flatnonzero(possible.any(axis=1)), np.flatnonzero(possible.any(axis=0))
-        if rows.size == 0:
-            return above
-        masks_a, masks_b = [self.rles[i] for i in first[rows]], [self.rles[i] for i in second[cols]]
-        exact = coco_mask.iou(masks_a, masks_b, [0] * cols.size)
-        above[np.ix_(rows, cols)] = exact > iou
-        return above
+    def containment_nms(self, drop: str = "parts", threshold: float = 0.9) -> "Proposals":
+        """Greedy suppression of nested masks: of two whose intersection is more than `threshold` of the smaller one's
+        area, the worse is dropped, if it is of the kind to drop.
+
+        Args:
+            drop: "parts" drops masks that lie within a better one and keeps what holds a better one; "wholes" drops
+                masks that hold a better one and keeps parts of a better one; "both" drops either. Of two masks of one
+                area the worse counts as both.
+            threshold: share of the smaller area, 0…1.
+
+        Raises:
+            ConfigError: another `drop`, or a threshold out of range.
+        """
+        check_containment(drop, threshold)
+        return self[greedy(len(self), Overlaps(self.rles, self.boxes, self.areas).nested(drop, threshold))]
+
+    def label_map(self) -> np.ndarray:
+        """(H,W) int32: for each pixel 1 + the place of the best mask that holds it, 0 where none does."""
+        return paint_labels(self.rles, self.image_size)
+
+    def partition(self) -> "Proposals":
+        """The same masks cut so that no pixel belongs to two: each pixel stays with its best mask.
+
+        Masks of which nothing is left are dropped. Scores, windows and stability stay those of the whole masks.
+        """
+        masks, starts, ends = label_runs(self.label_map())
+        encoded = encode_runs(masks, starts, ends, len(self), self.image_size)
+        cut = replace(self, boxes=encoded.boxes, rles=encoded.rles, areas=encoded.areas)
+        return cut[cut.areas > 0]
 
     def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
         """Entries of a COCO results list: image_id, category_id, segmentation (RLE), bbox (xywh), score."""
@@ -175,3 +221,27 @@ class Proposals:
             }
             for rle, box, score in zip(self.rles, xywh.tolist(), self.scores, strict=True)
         ]
+
+    def to_supervision(self) -> Any:
+        """A `supervision.Detections` with xyxy, mask, confidence and class_id 0; `data` holds "rank" (from 1), "area",
+        and "stability" where there is one.
+
+        It holds the masks as an array (N,H,W): take a slice of many or large ones first.
+
+        Raises:
+            MissingExtraError: supervision is not installed.
+        """
+        try:
+            from supervision import Detections
+        except ImportError as error:
+            raise MissingExtraError("supervision", "supervision", "Proposals.to_supervision()") from error
+        data: dict[str, Any] = {"rank": np.arange(1, len(self) + 1), "area": self.areas.copy()}
+        if self.stability is not None:
+            data["stability"] = self.stability.copy()
+        return Detections(
+            xyxy=self.boxes.copy(),
+            mask=self.masks,
+            confidence=self.scores.copy(),
+            class_id=np.zeros(len(self), int),
+            data=data,
+        )

@@ -21,11 +21,13 @@ Rle = dict[str, Any]  # {"size": [H, W], "counts": str}, as in COCO result files
 @dataclass(frozen=True)
 class EncodedMasks:
     """N masks of one image: `rles` list of N compressed RLEs, `boxes` (N,4) float32 xyxy of the set pixels with
-    exclusive maximum (zeros for an empty mask), `areas` (N,) int64 in pixels."""
+    exclusive maximum (zeros for an empty mask), `areas` (N,) int64 in pixels; `stability` (N,) float32 where asked
+    for (see `windows.paste_windows`)."""
 
     rles: list[Rle]
     boxes: np.ndarray
     areas: np.ndarray
+    stability: np.ndarray | None = None
 
 
 def encode_windows(
@@ -58,6 +60,68 @@ def encode_windows(
     boxes, areas = _boxes_and_areas(mask, left, top, length, count)
     start = left * height + top
     counts, offsets = _counts(mask, start, start + length, count, height * width)
+    strings = _compress(counts, offsets)
+    return EncodedMasks([{"size": [height, width], "counts": text} for text in strings], boxes, areas)
+
+
+def decode_counts(rle: Rle) -> np.ndarray:
+    """The run lengths (K,) int64 of a compressed RLE, zeros first: the inverse of COCO's text form."""
+    text = rle["counts"]
+    codes = np.frombuffer(text if isinstance(text, bytes) else text.encode("ascii"), np.uint8).astype(np.int64) - 48
+    if codes.size == 0:
+        return codes
+    last = np.flatnonzero(codes < 32)
+    first = np.append(0, last[:-1] + 1)
+    place = np.arange(codes.size) - np.repeat(first, last - first + 1)
+    values = np.add.reduceat((codes & 31) << (5 * place), first)
+    values -= np.where(codes[last] & 16, np.int64(1) << (5 * (last - first + 1)), 0)  # two's complement
+    values[1::2] = values[1::2].cumsum()
+    values[2::2] = values[2::2].cumsum()
+    return values
+
+
+def runs_of_ones(rle: Rle) -> tuple[np.ndarray, np.ndarray]:
+    """Begin and end (exclusive) of the runs of ones, (R,) int64 each, as pixel numbers in column-major order."""
+    edges = decode_counts(rle).cumsum()
+    starts = edges[0 : edges.size - 1 : 2]
+    ends = edges[1::2]
+    filled = ends > starts
+    return (starts, ends) if filled.all() else (starts[filled], ends[filled])
+
+
+def decode_window(rle: Rle, left: int, top: int, right: int, bottom: int) -> np.ndarray:
+    """The mask's pixels within a box inside the image, bool (bottom - top, right - left); costs only the columns of
+    the box, which for small masks of large images is far less than decoding all of it."""
+    height = rle["size"][0]
+    begin, end = left * height, right * height
+    edges = decode_counts(rle).cumsum().clip(begin, end)
+    lengths = np.diff(edges, prepend=begin)
+    lengths = np.append(lengths, end - edges[-1] if edges.size else end - begin)
+    ones = np.arange(lengths.size) % 2 == 1
+    if edges.size % 2 == 0:
+        ones[-1] = False
+    columns = np.repeat(ones, lengths).reshape(right - left, height)
+    return columns[:, top:bottom].T
+
+
+def encode_runs(
+    masks: np.ndarray, starts: np.ndarray, ends: np.ndarray, count: int, image_size: tuple[int, int]
+) -> EncodedMasks:
+    """`count` masks from their runs of ones (column-major pixel numbers), sorted by mask and place: (R,) each.
+
+    Runs may cross from one column into the next.
+    """
+    height, width = image_size
+    if count == 0:
+        return EncodedMasks([], np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
+    # Cut the runs at the columns' ends, so that boxes can be taken from them.
+    pieces = (ends - 1) // height - starts // height + 1
+    run = np.repeat(np.arange(starts.size), pieces)
+    column = starts[run] // height + np.arange(run.size) - np.repeat(pieces.cumsum() - pieces, pieces)
+    begin = np.maximum(starts[run], column * height)
+    end = np.minimum(ends[run], (column + 1) * height)
+    boxes, areas = _boxes_and_areas(masks[run], column, begin - column * height, end - begin, count)
+    counts, offsets = _counts(masks, starts, ends, count, height * width)
     strings = _compress(counts, offsets)
     return EncodedMasks([{"size": [height, width], "counts": text} for text in strings], boxes, areas)
 

@@ -9,7 +9,7 @@ Shape letters: N windows, P patch side, M mask side, H W image, h w the pixels
 a window covers.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -121,6 +121,7 @@ def paste_windows(
     cols: np.ndarray,
     threshold_logit: float,
     *,
+    stability_offset: float | None = None,
     chunk_bytes: int = 32_000_000,
 ) -> EncodedMasks:
     """Resample window masks onto the image's pixels, threshold and encode them; no full-size mask is ever built.
@@ -130,6 +131,8 @@ def paste_windows(
         grid: the grid of the rescaled image the windows belong to.
         rows, cols: (N,) cells.
         threshold_logit: a pixel is set where its logit is strictly greater.
+        stability_offset: compute `stability`, the IoU of the masks at `threshold_logit` plus and minus this (greater
+            than 0); one of them lies within the other, so it is the ratio of their areas. 0 where both are empty.
         chunk_bytes: memory for the work on several windows at a time; a single window may need more when it covers
             tens of megapixels.
     """
@@ -146,9 +149,22 @@ def paste_windows(
         lefts, across = grid.resampling(cols[chunk], 1, side, device)  # across (n, w, M)
         down = torch.nn.functional.pad(down, (0, 0, 0, 1))  # a row of zeros, which encode_windows wants
         columns = across @ above[chunk].mT @ down.mT  # (n, w, h + 1)
-        parts.append(encode_windows(columns > 0, lefts, tops, grid.image_size))
+        part = encode_windows(columns > 0, lefts, tops, grid.image_size)
+        if stability_offset is not None:
+            pixels = np.prod([(last - first)[chunk] for first, last in spans], axis=0)
+            part = replace(part, stability=_stability(columns, stability_offset, pixels))
+        parts.append(part)
     return EncodedMasks(
         [rle for part in parts for rle in part.rles],
         np.concatenate([part.boxes for part in parts]) if parts else np.zeros((0, 4), np.float32),
         np.concatenate([part.areas for part in parts]) if parts else np.zeros(0, np.int64),
+        None if stability_offset is None else np.concatenate([np.zeros(0, np.float32), *(p.stability for p in parts)]),
     )
+
+
+def _stability(columns: torch.Tensor, offset: float, pixels: np.ndarray) -> np.ndarray:
+    """Area above `offset` by area above its negative, (n,) float32, of logits (n,w,h) of which `pixels` (n,) lie in
+    window and image; the others are exactly 0."""
+    high = (columns > offset).sum(dim=(1, 2)).cpu().numpy()
+    low = (columns > -offset).sum(dim=(1, 2)).cpu().numpy() - (columns[0].numel() - pixels)
+    return (high / np.maximum(low, 1)).astype(np.float32)

@@ -1,0 +1,128 @@
+"""What `sharpmask doctor` finds out: versions, devices, models, and a self-test on a tiny picture."""
+
+import importlib
+import importlib.metadata
+import platform
+import time
+from dataclasses import dataclass
+from importlib import resources
+
+import sharpmask
+from sharpmask.errors import SharpMaskError
+
+# distribution -> module to import
+CORE = {
+    "torch": "torch",
+    "numpy": "numpy",
+    "pillow": "PIL.Image",
+    "pycocotools": "pycocotools.mask",
+    "safetensors": "safetensors.torch",
+    "jsonargparse": "jsonargparse",
+    "PyYAML": "yaml",
+    "tqdm": "tqdm",
+}
+# extra -> (distribution, module)
+EXTRAS = {
+    "baselines": ("opencv-contrib-python-headless", "cv2"),
+    "tensorboard": ("tensorboard", "tensorboard"),
+    "parquet": ("pyarrow", "pyarrow.parquet"),
+    "supervision": ("supervision", "supervision"),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report; `broken` when it is a fault and not merely absent."""
+
+    subject: str
+    text: str
+    broken: bool = False
+
+    def __str__(self) -> str:
+        return f"{'BROKEN' if self.broken else '      '} {self.subject:<28} {self.text}"
+
+
+def examine(model: str | None = None, device: str | None = None) -> list[Finding]:
+    """All findings. `model`: what to test, a bundled name or a file; None: the default model if it is bundled."""
+    findings = [
+        Finding("sharpmask", sharpmask.__version__),
+        Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
+    ]
+    findings += [_package(name, module) for name, module in CORE.items()]
+    findings += [_package(name, module, extra) for extra, (name, module) in EXTRAS.items()]
+    if any(finding.broken for finding in findings[: 2 + len(CORE)]):
+        return [*findings, Finding("self-test", "not run: a package it needs is missing")]
+    return [*findings, *_devices(), *_models(), self_test(model, device)]
+
+
+def _package(name: str, module: str, extra: str | None = None) -> Finding:
+    try:
+        version = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        version = None
+    try:
+        importlib.import_module(module)
+    except Exception as error:  # a broken compiled part raises nearly anything
+        if version is None and extra is not None:
+            return Finding(name, f"not installed (optional): pip install 'sharpmask[{extra}]'")
+        if version is None:
+            return Finding(name, f"not installed: pip install {name}", broken=True)
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return Finding(name, f"{version}, but cannot be imported ({reason}): install it again", broken=True)
+    return Finding(name, version or f"{module} of another distribution")
+
+
+def _devices() -> list[Finding]:
+    import torch
+
+    found = [Finding("cpu", f"{torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}")]
+    for index in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(index)
+        found.append(Finding(f"cuda:{index}", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"))
+    if len(found) == 1:
+        built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
+        found.append(Finding("cuda", f"none found (this torch is built with {built})"))
+    return found
+
+
+def _models() -> list[Finding]:
+    from sharpmask.networks.specs import SPECS
+
+    named = [spec for spec in SPECS.values() if spec.weights]
+    if not named:
+        return [Finding("models", "none bundled with this version: train one, or give a .safetensors file")]
+    found = []
+    for spec in named:
+        path = resources.files("sharpmask") / "weights" / str(spec.weights)
+        there = path.is_file()
+        text = "bundled" if there else f"its file {spec.weights} is missing: install sharpmask again"
+        found.append(Finding(f"model {spec.name}", text, broken=not there))
+    return found
+
+
+def self_test(model: str | None = None, device: str | None = None) -> Finding:
+    """Propose on a tiny synthetic picture and check what comes out."""
+    import numpy as np
+
+    from sharpmask.checkpoints import DEFAULT_MODEL, load_network
+    from sharpmask.networks.specs import SPECS
+    from sharpmask.proposals.proposer import Proposer
+
+    name = model or DEFAULT_MODEL
+    if model is None and (name not in SPECS or SPECS[name].weights is None):
+        return Finding("self-test", f"not run: no weights are bundled for {name}; name a file with --model")
+    y, x = np.mgrid[:120, :160]
+    picture = np.full((120, 160, 3), (60, 110, 70), np.uint8)
+    picture[np.hypot(x - 85, y - 60) < 32] = (220, 60, 40)
+    begin = time.perf_counter()
+    try:
+        proposals = Proposer(load_network(name), top=20, scales=[0], device=device).propose(picture)
+        if len(proposals) == 0 or not np.isfinite(proposals.scores).all():
+            return Finding("self-test", f"{name} finds nothing in a picture of a disc", broken=True)
+        if proposals[:1].masks.sum() != proposals.areas[0]:
+            return Finding("self-test", f"{name}: a mask's code does not give its area", broken=True)
+    except SharpMaskError as error:
+        return Finding("self-test", f"{name}: {error}", broken=True)
+    except Exception as error:
+        return Finding("self-test", f"{name} fails: {type(error).__name__}: {error}", broken=True)
+    return Finding("self-test", f"{name}: {len(proposals)} masks in {time.perf_counter() - begin:.1f} s")

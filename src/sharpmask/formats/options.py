@@ -1,0 +1,39 @@
+"""What a writer can be told."""
+
+from dataclasses import dataclass
+
+from sharpmask.errors import ConfigError
+
+SHAPES = ("masks", "polygons")
+
+
+@dataclass(frozen=True)
+class FormatOptions:
+    """Settings of the writers; each format uses those that concern it.
+
+    Attributes:
+        simplify: pixels by which an outline may move to have fewer points; 0 keeps every pixel.
+        shapes: "masks" or "polygons" where a format can hold either; None: as the format's module says.
+        label: the name of the only class.
+        from_name, to_name: Label Studio: the names of the label tag and of the image tag in the labelling set-up.
+        image_prefix: Label Studio: what stands before each file name in the task's image address.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    simplify: float = 0.0
+    shapes: str | None = None
+    label: str = "object"
+    from_name: str = "label"
+    to_name: str = "image"
+    image_prefix: str = "/data/local-files/?d="
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.simplify < float("inf"):
+            raise ConfigError(f"simplify {self.simplify:g}: must be a number of pixels, 0 or more")
+        if self.shapes not in (None, *SHAPES):
+            raise ConfigError(f"shapes '{self.shapes}': must be {' or '.join(SHAPES)}")
+        for name in ("label", "from_name", "to_name"):
+            if not getattr(self, name).strip():
+                raise ConfigError(f"{name} is empty: give a name")
