@@ -217,10 +217,12 @@ def test_a_real_network(row: str, refinement: Any) -> None:
     torch.manual_seed(0)
     small = {"trunk_width": 8, "encoding": 16, "score_hidden": 8, "horizontal_width": 8, "refinement": refinement}
     network = build_network(dataclasses.replace(SPECS[f"deepmask-{row}"], features=8, **small))
-    with torch.no_grad():  # a fresh refinement's masks are nearly flat, which would prove little
-        for name, weight in network.named_parameters():
-            if name.endswith("merge.weight") or name == "refinement.output.weight":
-                weight.mul_(10)
+    if refinement == "refactored":  # fresh, its masks are nearly flat and of one sign, which would prove little
+        with torch.no_grad():
+            for net in (*network.refinement.horizontal, *network.refinement.vertical):
+                net.merge.weight.mul_(10)
+            network.refinement.output.weight.normal_()
+            network.refinement.output.weight.sub_(network.refinement.output.weight.mean())
     side, stride = network.spec.patch_size, network.spec.stride
     photo = np.random.default_rng(0).integers(0, 255, (100, 120, 3), dtype=np.uint8)
     proposer = Proposer(network, top=20, scales=[0], threshold=0.5, device="cpu")
