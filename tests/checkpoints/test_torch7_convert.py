@@ -51,7 +51,7 @@ def test_a_wrong_mapping_is_noticed():
     network, _ = import_torch7(data)
     verify_import(data, network)
     with torch.no_grad():
-        network.refinement.vertical[2].conv1.bias[0] += 0.1
+        network.refinement.vertical[2].conv1.bias[0] += 10
     with pytest.raises(ModelError, match="refined mask"):
         verify_import(data, network)
 
