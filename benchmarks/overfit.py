@@ -37,14 +37,23 @@ def main() -> int:
     parser.add_argument("--annotations", type=Path, required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--trunk-weights", default=None)
-    parser.add_argument("--photos", type=int, default=5)
-    parser.add_argument("--steps", type=int, nargs=2, default=(220, 120), help="of the two stages")
+    parser.add_argument("--photos", type=int, default=3)
+    parser.add_argument("--steps", type=int, nargs=2, default=(200, 360), help="of the two stages")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         subset = Path(folder) / "handful.json"
         content = handful(args.annotations, args.photos)
         subset.write_text(json.dumps(content))
-        common = {"optimiser": "adamw", "schedule": "cosine", "milestones": (), "factors": (), "balance": "annotation"}
+        common = {
+            "optimiser": "adamw",
+            "schedule": "cosine",
+            "milestones": (),
+            "factors": (),
+            "balance": "annotation",
+            "warmup": 20,
+            "clip": 5.0,
+            "weight_decay": 0.0,
+        }
         config = TrainConfig(
             annotations=str(subset),
             images=args.images,
@@ -54,11 +63,11 @@ def main() -> int:
             model="sharpmask-lite0",
             trunk_weights=args.trunk_weights,
             deepmask=StageConfig(
-                steps=args.steps[0], batches="joint", batch_size=16, learning_rate=1e-3, warmup=20, **common
+                steps=args.steps[0], batches="joint", batch_size=16, learning_rate=2e-3, mask_weight=16, **common
             ),
             sharpmask=StageConfig(steps=args.steps[1], batches="mask", batch_size=16, learning_rate=3e-3, **common),
             workers=0,
-            validate_every=60,
+            validate_every=80,
         )
         began = time.monotonic()
         train(config)
