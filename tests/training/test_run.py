@@ -85,6 +85,22 @@ def test_the_log_holds_losses_rates_and_validation(finished: Path) -> None:
     assert {"mean_iou", "median_iou", "share_iou_50", "score_auroc", "mask_ar_100"} <= set(measured[0])
 
 
+def test_tensorboard_gets_scalars_and_pictures(finished: Path) -> None:
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    events = accumulator.EventAccumulator(str(finished / "tensorboard" / "sharpmask"))
+    events.Reload()
+    assert {"loss", "mask_loss", "learning_rate", "share_iou_70"} <= set(events.Tags()["scalars"])
+    assert [entry.step for entry in events.Scalars("loss")] == [1, 2]
+    assert events.Tags()["images"] == ["masks"]
+
+
+def test_bf16_autocast_learns_in_fp32_weights(shapes: Path, tmp_path: Path) -> None:
+    train(short_run(shapes, tmp_path / "b", precision="bf16", sharpmask=short_stage(1, "mask")))
+    assert all(0 < entry["loss"] < 100 for entry in log_of(tmp_path / "b") if "loss" in entry)
+    tensors, _ = read_safetensors(tmp_path / "b" / "deepmask.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+
+
 def test_the_same_seed_gives_the_same_weights(shapes: Path, finished: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     train(
