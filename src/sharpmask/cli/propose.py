@@ -10,8 +10,8 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
 from sharpmask.errors import ConfigError
 
-# Options that both proposers take as they are.
-_PROPOSER_OPTIONS = ("top", "zoom", "threshold", "min_score", "min_area", "max_area", "device")
+# Options that both proposers take as they are; the filters on masks are part of the cleaning.
+_PROPOSER_OPTIONS = ("top", "zoom", "threshold", "min_score", "device")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
