@@ -240,9 +240,19 @@ def test_start_from_a_trained_model(shapes: Path, finished: Path, tmp_path: Path
     for model in ("sharpmask-lite0", "sharpmask-lite0-plain"):
         started = initial_network(dataclasses.replace(config, model=model)).state_dict()
         assert all(torch.equal(started[name], trained[name].float()) for name in trained)
-    for model in ("sharpmask-resnet50", "deepmask-lite0-head-a"):
-        with pytest.raises(ConfigError, match="not a model like"):
-            initial_network(dataclasses.replace(config, model=model))
+    with pytest.raises(ConfigError, match="another trunk than 'sharpmask-resnet50'"):
+        initial_network(dataclasses.replace(config, model="sharpmask-resnet50"))
+
+
+@pytest.mark.parametrize("model", ["deepmask-lite0-head-a", "sharpmask-fast"])
+def test_start_from_the_trunk_of_a_trained_model(
+    shapes: Path, finished: Path, tmp_path: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained, _ = read_safetensors(finished / "deepmask.safetensors")
+    config = short_run(shapes, tmp_path, start_from=str(finished / "deepmask.safetensors"), model=model)
+    trunk = initial_network(config).deepmask.trunk.state_dict()
+    assert all(torch.equal(tensor, trained[f"trunk.{name}"]) for name, tensor in trunk.items())
+    assert "only its trunk" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("model", ["sharpmask-lite0-k8", "multiscale-lite0", "deepmask-lite0"])

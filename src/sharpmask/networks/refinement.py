@@ -57,11 +57,11 @@ class VerticalNet(nn.Module):
 
 
 class Refinement(nn.Module):
-    """The stack of refinement modules, one for each level of the trunk.
+    """The stack of refinement modules, one for each level of the trunk or for the coarser of them only.
 
     Args:
-        spec: sizes; `spec.schedule` is the paper's capacity schedule (b) "halved" or (a) "constant", and
-            `spec.upsampling` chooses how a module doubles the resolution.
+        spec: sizes; `spec.refinement_stages` is how many modules there are, `spec.schedule` the paper's capacity
+            schedule (b) "halved" or (a) "constant", and `spec.upsampling` how a module doubles the resolution.
         channels: trunk channels, fine to coarse.
 
     Attributes:
@@ -72,9 +72,10 @@ class Refinement(nn.Module):
         super().__init__()
         self.grid_side, self.k, self.upsampling = spec.grid_side, spec.refinement_width, spec.upsampling
         self.start = nn.Linear(spec.encoding, self.k * self.grid_side**2)
+        channels = tuple(channels)[-(spec.refinement_stages or len(channels)) :]
         constant = spec.schedule == "constant"
         widths = [self.k if constant else max(1, self.k // 2**stage) for stage in range(len(channels) + 1)]
-        inner = [spec.horizontal_width] * (len(channels) - 1) + [spec.horizontal_width // 2]
+        inner = [spec.horizontal_width // (2 if stage == spec.levels - 1 else 1) for stage in range(len(channels))]
         sizes = zip(reversed(channels), inner, widths[:-1], widths[1:], strict=True)
         self.horizontal = nn.ModuleList(HorizontalNet(*size) for size in sizes if spec.horizontal)
         self.vertical = nn.ModuleList(
@@ -99,10 +100,10 @@ class Refinement(nn.Module):
 
     def skips(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Trunk features, fine to coarse -> S parts, coarse to fine; none without horizontal nets."""
-        return tuple(net(f) for net, f in zip(self.horizontal, reversed(features), strict=bool(self.steps)))
+        return tuple(net(f) for net, f in zip(self.horizontal, reversed(features), strict=False))
 
     def forward(self, encoding: Tensor, skips: Sequence[Tensor]) -> Tensor:
-        """Refactored form: (N, E) and S parts cropped to the windows (N, C_i, m, m) -> mask logits (N, P, P)."""
+        """Refactored form: (N, E) and S parts cropped to the windows (N, C_i, m, m) -> mask logits (N, M, M)."""
         mask = self._first(encoding)
         for net, skip in itertools.zip_longest(self.vertical, skips):
             merged = net(mask) if skip is None else net(mask) + skip
@@ -116,7 +117,8 @@ class Refinement(nn.Module):
         """
         verticals, horizontals = cast(list[VerticalNet], self.vertical), cast(list[HorizontalNet], self.horizontal)
         mask = self._first(encoding)
-        for vertical, horizontal, feature in itertools.zip_longest(verticals, horizontals, reversed(features)):
+        coarse_to_fine = tuple(reversed(features))[: len(verticals)]
+        for vertical, horizontal, feature in itertools.zip_longest(verticals, horizontals, coarse_to_fine):
             # Both are padded before they are joined: the S part sees its context, the M part has none.
             pair = symmetric_pad(vertical.hidden(mask), 1, 1, 1, 1)
             weight, bias = vertical.merge.weight, cast(Tensor, vertical.merge.bias)

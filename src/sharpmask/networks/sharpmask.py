@@ -1,6 +1,7 @@
 """SharpMask: DeepMask's encoding and score with a refined, full-resolution mask.
 
-Shape letters: B patches or images, N windows, P patch side (160), E encoding length, m side of a crop at one stage.
+Shape letters: B patches or images, N windows, P patch side (160), M mask side (P, or half of it for each refinement
+module left out), E encoding length, m side of a crop at one stage.
 """
 
 import dataclasses
@@ -33,13 +34,13 @@ class SharpMask(nn.Module):
         self.refinement = kind(spec, self.deepmask.trunk.channels)
 
     def forward(self, patches: Tensor) -> PatchOutput:
-        """Patches (B, 3, P + 2 context, P + 2 context) -> mask logits (B, P, P), score logits (B,)."""
+        """Patches (B, 3, P + 2 context, P + 2 context) -> mask logits (B, M, M), score logits (B,)."""
         features = self.deepmask.features(patches)
         encoding, score_logits = self.deepmask.patch_windows(features)
         return PatchOutput(self.refine_patches(encoding, features), score_logits)
 
     def refine_patches(self, encoding: Tensor, features: Features) -> Tensor:
-        """Refined mask logits (B, P, P) from patch encodings and trunk features."""
+        """Refined mask logits (B, M, M) from patch encodings and trunk features."""
         if self.crop_first:
             features = tuple(crop_centre(f, self.spec.patch_size // 2**i) for i, f in enumerate(features, start=1))
         if self.spec.refinement == "plain" and isinstance(self.refinement, Refinement):
@@ -56,7 +57,7 @@ class SharpMask(nn.Module):
         return self.deepmask.dense_from_features(features)._replace(skips=self.refinement.skips(features))
 
     def decode(self, dense: DenseOutput, batch_index: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-        """Refined mask logits (N, P, P) of chosen windows, given as three int64 tensors (N,).
+        """Refined mask logits (N, M, M) of chosen windows, given as three int64 tensors (N,).
 
         Always in the refactored form; the plain one is there for patches, to be compared with.
         """

@@ -43,6 +43,8 @@ class StageConfig:
     """weight of the mask loss (mean over pixels) against the score loss; 32, the batch size, as the release"""
     average: float = 0.0
     """decay of the running average of the weights that is validated and saved (0.999 is usual); 0: no average"""
+    shift: float = 16.0
+    """how far a positive's centre is moved at most, in patch pixels; half the stride is the distance of a window"""
     negative_shift: float = 48.0
     """how far a negative's centre is from objects of near scale, in patch pixels: release 48, DeepMask paper 32"""
     negative_octaves: float = 2.5
@@ -69,7 +71,7 @@ class TrainConfig:
     """safetensors file of an ImageNet trunk with torchvision's or timm's names"""
     start_from: str | None = None
     """name or file of a trained model whose weights the run starts from, instead of an ImageNet trunk; where its
-    refinement has other layers, those of its DeepMask"""
+    refinement has other layers, those of its DeepMask, and where its head has, those of its trunk"""
     val_annotations: str | None = None
     """COCO instances JSON to validate on; none: no validation"""
     val_images: str | None = None

@@ -1,5 +1,6 @@
 """The training run: both stages on one loop, checkpointed, resumable, on one process or many."""
 
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,7 @@ class _Run:
             geometry=CanonicalGeometry(
                 patch_size=self.network.spec.patch_size,
                 context=self.network.spec.context,
+                shift=config.shift,
                 negative_shift=config.negative_shift,
                 negative_octaves=config.negative_octaves,
             ),
@@ -250,10 +252,11 @@ class _Run:
 def initial_network(config: TrainConfig) -> DeepMask | SharpMask:
     """The network a run starts with: a trained model's weights, or random ones on an ImageNet trunk.
 
-    A trained model whose refinement has other layers, or that has none, gives its DeepMask, under a new refinement.
+    A trained model gives as much as fits: all of it; where its refinement has other layers, or it has none, its
+    DeepMask, under a new refinement; where its head has other layers, its trunk.
 
     Raises:
-        ConfigError: `start_from` has another trunk or head.
+        ConfigError: `start_from` has another trunk.
     """
     spec = get_spec(config.model)
     if config.start_from is None:
@@ -269,8 +272,11 @@ def initial_network(config: TrainConfig) -> DeepMask | SharpMask:
             network.crop_first = started.crop_first
     elif same_trunk and _shapes(started.deepmask) == _shapes(network.deepmask):
         network.deepmask.load_state_dict(started.deepmask.state_dict())
+    elif same_trunk and _shapes(started.deepmask.trunk) == _shapes(network.deepmask.trunk):
+        print(f"start_from={config.start_from}: only its trunk fits '{config.model}'", file=sys.stderr)
+        network.deepmask.trunk.load_state_dict(started.deepmask.trunk.state_dict())
     else:
-        raise ConfigError(f"start_from={config.start_from} is not a model like '{config.model}'")
+        raise ConfigError(f"start_from={config.start_from} has another trunk than '{config.model}'")
     return network
 
 
