@@ -17,6 +17,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "measure proposals: AR, AR by size, AUC, with intervals"),
     "evaluate-patches": ("evaluate_patches", "measure the masks of canonical patches: IoU table"),
     "import-torch7": ("import_torch7", "turn a model of the Torch7 release into a weights file"),
+    "view": ("view", "write a page to look at proposals, with found and missed objects"),
     "load": ("load", "fetch a published model, import it once, and keep it for offline use"),
     "doctor": ("doctor", "tell what is installed and whether it works here"),
     "baseline": ("baseline", "write the proposals of a classical method for comparison"),
