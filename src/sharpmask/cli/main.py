@@ -20,6 +20,7 @@ COMMANDS = {
     "view": ("view", "write a page to look at proposals, with found and missed objects"),
     "load": ("load", "fetch a published model, import it once, and keep it for offline use"),
     "doctor": ("doctor", "tell what is installed and whether it works here"),
+    "completion": ("completion", "print the script that completes the command line in a shell"),
     "baseline": ("baseline", "write the proposals of a classical method for comparison"),
 }
 
