@@ -116,12 +116,12 @@ def _fish(commands: Mapping[str, Command]) -> str:
         lines.append(f"complete -c sharpmask -n __fish_use_subcommand -f -a {name} -d {_quoted(command.summary)}")
         within = f"complete -c sharpmask -n '__fish_seen_subcommand_from {name}'"
         for option in command.options:
-            flags = " ".join(f"-l {flag[2:]}" for flag in option.flags if flag.startswith("--"))
-            flags += "".join(f" -s {flag[1:]}" for flag in option.flags if re.fullmatch("-[^-]", flag))
-            if not flags:
+            names = " ".join(f"-l {flag[2:]}" for flag in option.flags if flag.startswith("--"))
+            names += "".join(f" -s {flag[1:]}" for flag in option.flags if re.fullmatch("-[^-]", flag))
+            if not names:
                 continue
             value = f" -x -a {_quoted(' '.join(option.choices))}" if option.choices else " -r" * option.takes_value
-            lines.append(f"{within} {flags}{value} -d {_quoted(option.help)}")
+            lines.append(f"{within} {names}{value} -d {_quoted(option.help)}")
         plain = [*command.values, *(f"{field}=" for field in command.fields)]
         if plain:
             lines.append(f"{within}{' -f' * bool(command.values)} -a {_quoted(' '.join(plain))}")

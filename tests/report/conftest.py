@@ -1,12 +1,9 @@
-"""A small scene, and a browser."""
+"""A small scene."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from scenes import Scene
+from report_scenes import Scene
 
 
 @pytest.fixture
@@ -24,17 +21,3 @@ def scene(tmp_path: Path) -> Scene:
     scene.propose(b, (60, 20, 20, 40), 0.5)
     scene.save()
     return scene
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """A Chromium that runs without a window."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    with playwright.sync_playwright() as running:
-        try:
-            opened = running.chromium.launch(executable_path=installed, args=["--no-sandbox"])
-        except playwright.Error as error:
-            pytest.skip(f"no Chromium that starts here: {str(error).splitlines()[0]}")
-        yield opened
-        opened.close()

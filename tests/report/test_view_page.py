@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scenes import Scene
+from report_scenes import Scene
 
 from sharpmask.report.write import write_view
 

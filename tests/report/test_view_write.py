@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as coco_mask
-from scenes import OBJECT, Scene, embedded
+from report_scenes import OBJECT, Scene, embedded
 
 from sharpmask.cli.main import main
 from sharpmask.errors import ConfigError, DataError

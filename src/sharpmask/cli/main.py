@@ -12,6 +12,7 @@ from sharpmask.errors import SharpMaskError
 # subcommand -> (module under sharpmask.cli, one line of help)
 COMMANDS = {
     "propose": ("propose", "find the objects in images and write ranked masks"),
+    "sample": ("sample", "write a small synthetic data set to try training on"),
     "check": ("check", "check COCO annotations and their images before training"),
     "train": ("train", "train DeepMask, then SharpMask, on COCO-format data"),
     "evaluate": ("evaluate", "measure proposals: AR, AR by size, AUC, with intervals"),
