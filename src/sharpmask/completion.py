@@ -95,9 +95,9 @@ def _bash(commands: Mapping[str, Command]) -> str:
             flags += [flag[2:] for flag in flags if flag[2:] in command.fields]
             patterns = "|".join(f'"{name} {flag}"' for flag in flags)
             choices.append(f'    {patterns}) words="{" ".join(values)}" ;;')
-        flags = _words(flag for option in command.options for flag in option.flags)
+        dashed = _words(flag for option in command.options for flag in option.flags)
         plain = _words([*command.values, *(f"{field}=" for field in command.fields)])
-        options.append(f'      {name}) if [[ $current == -* ]]; then words="{flags}"; else words="{plain}"; fi ;;')
+        options.append(f'      {name}) if [[ $current == -* ]]; then words="{dashed}"; else words="{plain}"; fi ;;')
     return _BASH.format(
         commands=_words([*commands, "--help", "--version"]), choices="\n".join(choices), options="\n".join(options)
     )

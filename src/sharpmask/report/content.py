@@ -108,7 +108,7 @@ def photo_content(
         "proposals": [
             {
                 "rank": place + 1,
-                "score": float(f"{found.scores[place]:.4g}"),
+                "score": float(f"{found.scores[place]:.6g}"),
                 **shape(found.rles, found.boxes_xywh, place, results.source),
             }
             for place in chosen

@@ -188,6 +188,8 @@ function openPhoto(index) {
     $("picture").alt = entry.name;
     $("picture").width = $("drawing").width = view.width;
     $("picture").height = $("drawing").height = view.height;
+    // A small photo is enlarged, up to three times.
+    $("stage").style.width = `${Math.round(Math.max(1, Math.min(3, 640 / Math.max(view.width, view.height))) * view.width)}px`;
     $("name").textContent = entry.name;
     $("size").textContent = `${entry.width} × ${entry.height}, ${plural(entry.proposals, "proposal")}`;
     $("rank").max = Math.max(1, view.ranked.length);
