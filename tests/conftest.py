@@ -1,8 +1,10 @@
-"""What tests share: seeds, the folder of real data, tiny networks."""
+"""What tests share: seeds, the folder of real data, tiny networks, a browser."""
 
 import dataclasses
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -60,3 +62,17 @@ def small() -> Callable[[ModelSpec], ModelSpec]:
         )
 
     return shrink
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A Chromium that runs without a window."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    with playwright.sync_playwright() as running:
+        try:
+            opened = running.chromium.launch(executable_path=installed, args=["--no-sandbox"])
+        except playwright.Error as error:
+            pytest.skip(f"no Chromium that starts here: {str(error).splitlines()[0]}")
+        yield opened
+        opened.close()

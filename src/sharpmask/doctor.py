@@ -2,7 +2,9 @@
 
 import importlib
 import importlib.metadata
+import importlib.util
 import platform
+import re
 import time
 from dataclasses import dataclass
 from importlib import resources
@@ -10,24 +12,18 @@ from importlib import resources
 import sharpmask
 from sharpmask.errors import SharpMaskError
 
-# distribution -> module to import
-CORE = {
-    "torch": "torch",
-    "numpy": "numpy",
+# distribution -> module to import, where it is not the distribution's name or where a part of it says more
+MODULES = {
+    "opencv-contrib-python-headless": "cv2",
     "pillow": "PIL.Image",
+    "pyarrow": "pyarrow.parquet",
     "pycocotools": "pycocotools.mask",
+    "pyyaml": "yaml",
+    "ray": "ray.data",
     "safetensors": "safetensors.torch",
-    "jsonargparse": "jsonargparse",
-    "PyYAML": "yaml",
-    "tqdm": "tqdm",
 }
-# extra -> (distribution, module)
-EXTRAS = {
-    "baselines": ("opencv-contrib-python-headless", "cv2"),
-    "tensorboard": ("tensorboard", "tensorboard"),
-    "parquet": ("pyarrow", "pyarrow.parquet"),
-    "supervision": ("supervision", "supervision"),
-}
+# Extras for those who work on this package, not for its users.
+_DEVELOPMENT = ("docs", "test")
 
 
 @dataclass(frozen=True)
@@ -39,7 +35,7 @@ class Finding:
     broken: bool = False
 
     def __str__(self) -> str:
-        return f"{'BROKEN' if self.broken else '      '} {self.subject:<28} {self.text}"
+        return f"{'BROKEN' if self.broken else '      '} {self.subject:<30} {self.text}"
 
 
 def examine(model: str | None = None, device: str | None = None) -> list[Finding]:
@@ -48,18 +44,47 @@ def examine(model: str | None = None, device: str | None = None) -> list[Finding
         Finding("sharpmask", sharpmask.__version__),
         Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
     ]
-    findings += [_package(name, module) for name, module in CORE.items()]
-    findings += [_package(name, module, extra) for extra, (name, module) in EXTRAS.items()]
-    if any(finding.broken for finding in findings[: 2 + len(CORE)]):
+    needed, optional = requirements()
+    if not needed:
+        findings.append(Finding("packages", "not known: sharpmask itself is not installed, only its source is there"))
+    core = [_package(name) for name in needed]
+    findings += core
+    findings += [_package(name, extra) for extra, names in optional.items() for name in names]
+    if any(finding.broken for finding in core):
         return [*findings, Finding("self-test", "not run: a package it needs is missing")]
-    return [*findings, *_devices(), *_models(), self_test(model, device)]
+    return [*findings, *_devices(), *_runtimes(), *_models(), self_test(model, device)]
 
 
-def _package(name: str, module: str, extra: str | None = None) -> Finding:
+def requirements() -> tuple[list[str], dict[str, list[str]]]:
+    """The distributions that the installed package needs, and those of each extra, from its metadata; each once.
+
+    Nothing where the package is not installed. An extra that is contained in another is told by its own name.
+    """
+    try:
+        lines = importlib.metadata.requires("sharpmask") or []
+    except importlib.metadata.PackageNotFoundError:
+        return [], {}
+    needed: list[str] = []
+    optional: dict[str, list[str]] = {}
+    listed = {"sharpmask"}
+    for line in lines:
+        name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
+        extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", line)
+        if extra is None:
+            needed.append(name)
+        elif extra[1] not in _DEVELOPMENT and name not in listed:
+            optional.setdefault(extra[1], []).append(name)
+            listed.add(name)
+    return needed, optional
+
+
+def _package(name: str, extra: str | None = None) -> Finding:
     try:
         version = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         version = None
+    module = MODULES.get(name.lower(), name.replace("-", "_").lower())
+    note = "" if extra is None else f"  [{extra}]"
     try:
         importlib.import_module(module)
     except Exception as error:  # a broken compiled part raises nearly anything
@@ -69,7 +94,7 @@ def _package(name: str, module: str, extra: str | None = None) -> Finding:
             return Finding(name, f"not installed: pip install {name}", broken=True)
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return Finding(name, f"{version}, but cannot be imported ({reason}): install it again", broken=True)
-    return Finding(name, version or f"{module} of another distribution")
+    return Finding(name, (version or f"{module} of another distribution") + note)
 
 
 def _devices() -> list[Finding]:
@@ -83,6 +108,31 @@ def _devices() -> list[Finding]:
         built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "no CUDA"
         found.append(Finding("cuda", f"none found (this torch is built with {built})"))
     return found
+
+
+def _runtimes() -> list[Finding]:
+    """What the installed runtimes can run on."""
+    found = []
+    for name, ask in (("onnxruntime", _onnxruntime_providers), ("openvino", _openvino_devices)):
+        if importlib.util.find_spec(name) is None:
+            continue
+        try:
+            found.append(Finding(f"runtime {name}", ", ".join(ask())))
+        except Exception as error:
+            found.append(Finding(f"runtime {name}", f"fails: {type(error).__name__}: {error}", broken=True))
+    return found
+
+
+def _onnxruntime_providers() -> list[str]:
+    import onnxruntime
+
+    return list(onnxruntime.get_available_providers())
+
+
+def _openvino_devices() -> list[str]:
+    import openvino
+
+    return list(openvino.Core().available_devices)
 
 
 def _models() -> list[Finding]:

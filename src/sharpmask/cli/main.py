@@ -12,13 +12,16 @@ from sharpmask.errors import SharpMaskError
 # subcommand -> (module under sharpmask.cli, one line of help)
 COMMANDS = {
     "propose": ("propose", "find the objects in images and write ranked masks"),
+    "sample": ("sample", "write a small synthetic data set to try training on"),
     "check": ("check", "check COCO annotations and their images before training"),
     "train": ("train", "train DeepMask, then SharpMask, on COCO-format data"),
     "evaluate": ("evaluate", "measure proposals: AR, AR by size, AUC, with intervals"),
     "evaluate-patches": ("evaluate_patches", "measure the masks of canonical patches: IoU table"),
     "import-torch7": ("import_torch7", "turn a model of the Torch7 release into a weights file"),
+    "view": ("view", "write a page to look at proposals, with found and missed objects"),
     "load": ("load", "fetch a published model, import it once, and keep it for offline use"),
     "doctor": ("doctor", "tell what is installed and whether it works here"),
+    "completion": ("completion", "print the script that completes the command line in a shell"),
     "baseline": ("baseline", "write the proposals of a classical method for comparison"),
 }
 

@@ -5,6 +5,7 @@ import re
 from jsonargparse import ArgumentParser, Namespace
 
 from sharpmask.data.augment import Augmentation
+from sharpmask.field_docs import field_docs
 from sharpmask.training.config import StageConfig, TrainConfig, config_file
 
 
@@ -14,6 +15,19 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in the output folder")
     parser.add_class_arguments(TrainConfig, as_group=False)
+    docs = settings()
+    for action in parser._actions:
+        if action.dest in docs:
+            action.help = docs[action.dest].replace("%", "%%")
+    for group in parser._action_groups:  # those of nested dataclasses are called like their class
+        names = [action.dest for action in group._group_actions]
+        if names and names[0] in docs:
+            group.title = f"{names[0]}: {docs[names[0]]}"
+
+
+def settings() -> dict[str, str]:
+    """What is given as FIELD=VALUE, with its meaning."""
+    return field_docs(TrainConfig)
 
 
 def rewrite(arguments: list[str]) -> list[str]:

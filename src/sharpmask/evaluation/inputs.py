@@ -38,6 +38,7 @@ class Truth:
     areas: np.ndarray  # (G,) square pixels, the annotations' `area`, of the mask where the field is missing
     boxes_xywh: np.ndarray | None  # (G, 4) float64, None unless asked for
     rles: list[Rle] | None
+    records: list[Record]  # the annotations themselves
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Annotations:
     sizes: dict[ImageId, tuple[int, int] | None]  # (H, W)
     file_names: dict[str, ImageId]
     category_rank: dict[Hashable, int]
+    category_names: dict[Hashable, str]
     objects: dict[ImageId, list[Record]]  # without crowds
     crowds: int
     stray: int  # annotations of images that are not listed; they are left out as in pycocotools
@@ -71,7 +73,7 @@ class Annotations:
             areas[index] = area if record.get("area") is None else record["area"]
             if corners is not None:
                 corners[index] = _box(record["bbox"], self._name(record)) if record.get("bbox") else from_mask
-        return Truth(areas, corners, rles if masks else None)
+        return Truth(areas, corners, rles if masks else None, records)
 
     def _rle(self, record: Record, size: tuple[int, int] | None) -> Rle:
         try:
@@ -94,6 +96,7 @@ class Detections:
 
     boxes_xywh: np.ndarray | None  # (D, 4) float64
     rles: list[Rle] | None
+    scores: np.ndarray  # (D,) float64
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,8 @@ class Results:
             [annotations.category_rank.get(record.get("category_id"), last) for record in records], np.int64
         )
         # Equal scores keep pycocotools' order: by category, then as in the file.
-        chosen = [records[index] for index in np.lexsort((ranks, -scores))[:limit]]
+        order = np.lexsort((ranks, -scores))[:limit]
+        chosen = [records[index] for index in order]
         rles = (
             self._rles(image_id, chosen, annotations.sizes[image_id])
             if masks or (boxes and not self.has_boxes)
@@ -129,7 +133,7 @@ class Results:
             corners = np.array([_box(record["bbox"], name) for record in chosen], np.float64).reshape(-1, 4)
         elif boxes:
             corners = mask_boxes(rles or [])
-        return Detections(corners, rles if masks else None)
+        return Detections(corners, rles if masks else None, scores[order])
 
     def _rles(self, image_id: ImageId, records: Sequence[Record], size: tuple[int, int] | None) -> list[Rle]:
         try:
@@ -173,6 +177,11 @@ def read_annotations(source: str | Path | Record) -> Annotations:
         category_rank = {key: rank for rank, key in enumerate(sorted(set(categories)))}
     except TypeError as error:
         raise DataError(f"{name}: category ids must be all numbers or all strings ({error})") from error
+    category_names = {
+        category.get("id"): str(category.get("name", category.get("id")))
+        for category in listed
+        if isinstance(category, Mapping)
+    }
     objects: dict[ImageId, list[Record]] = {}
     crowds = stray = 0
     for record in content["annotations"]:
@@ -186,7 +195,7 @@ def read_annotations(source: str | Path | Record) -> Annotations:
             if area is not None and not _is_number(area):
                 raise DataError(f"{name}: annotation {record.get('id')} of image {image_id} has the area {area!r}")
             objects.setdefault(image_id, []).append(record)
-    return Annotations(name, list(sizes), sizes, file_names, category_rank, objects, crowds, stray)
+    return Annotations(name, list(sizes), sizes, file_names, category_rank, category_names, objects, crowds, stray)
 
 
 def read_results(source: str | Path | Sequence[Record], annotations: Annotations) -> Results:

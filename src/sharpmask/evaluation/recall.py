@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from sharpmask.errors import ConfigError
 from sharpmask.evaluation.bootstrap import Estimate, estimates, replicates, resample_counts
-from sharpmask.evaluation.inputs import Annotations, Record, read_annotations, read_results
+from sharpmask.evaluation.inputs import Annotations, Record, Results, read_annotations, read_results
 from sharpmask.evaluation.masks import box_ious, mask_ious
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # exactly pycocotools' floats
@@ -148,7 +148,7 @@ class Recall:
 
 def evaluate_recall(
     annotations: Annotations | Record | str | Path,
-    results: str | Path | Sequence[Record],
+    results: Results | str | Path | Sequence[Record],
     *,
     name: str | None = None,
     iou_types: Sequence[str] = IOU_TYPES,
@@ -159,9 +159,8 @@ def evaluate_recall(
     """Measure COCO results against COCO annotations, class-agnostic, as pycocotools' COCOeval does with `useCats=0`.
 
     annotations: a file, the parsed JSON, or `read_annotations`' result (to measure several results on the same).
-    results: a file or a list of records with image_id, score and bbox and/or segmentation. Boxes that are missing are
-    those
-        of the masks; without masks only "bbox" is measured, and a note says so.
+    results: a file, a list of records with image_id, score and bbox and/or segmentation, or `read_results`' result.
+        Boxes that are missing are those of the masks; without masks only "bbox" is measured, and a note says so.
     iou_types: "bbox", "segm" or both.
     seed, resamples: of the bootstrap over images; the same seed draws the same images for every results file.
     progress: show a bar on the terminal.
@@ -174,7 +173,7 @@ def evaluate_recall(
     if unknown or not iou_types:
         raise ConfigError(f"no IoU type {', '.join(unknown) or 'given'}; there are: {', '.join(IOU_TYPES)}")
     truth = annotations if isinstance(annotations, Annotations) else read_annotations(annotations)
-    found = read_results(results, truth)
+    found = results if isinstance(results, Results) else read_results(results, truth)
     label = name or (Path(results).stem if isinstance(results, str | Path) else "proposals")
     notes = []
     if truth.stray:

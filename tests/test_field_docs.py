@@ -1,0 +1,49 @@
+"""Texts of dataclass fields, and that the command line shows them."""
+
+import dataclasses
+
+import pytest
+
+from sharpmask.cli.main import main
+from sharpmask.field_docs import field_docs
+from sharpmask.training.config import TrainConfig
+
+
+@dataclasses.dataclass
+class Inner:
+    """Not the text of a field."""
+
+    size: int = 1
+    """pixels,
+    of the shorter side"""
+    plain: int = 2
+
+
+@dataclasses.dataclass
+class Outer:
+    inner: Inner = dataclasses.field(default_factory=Inner)
+    """the inner one"""
+    name: str = "a"
+    """what it is called"""
+
+    def method(self) -> None:
+        """Not of a field either."""
+
+
+def test_nested_fields() -> None:
+    assert field_docs(Outer) == {
+        "inner": "the inner one",
+        "inner.size": "pixels, of the shorter side",
+        "name": "what it is called",
+    }
+
+
+def test_every_setting_of_training_is_explained_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    docs = field_docs(TrainConfig)
+    assert {field.name for field in dataclasses.fields(TrainConfig)} <= set(docs)
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for name in ("deepmask.weight_decay", "sharpmask.augmentation.copy_paste", "val_images"):
+        assert docs[name] in text, name
+    assert "<class" not in text and "deepmask: stage 1" in text
