@@ -26,6 +26,12 @@ def shared() -> Path:
 
 
 @pytest.fixture
+def examples() -> Path:
+    """The photos that come with the repository."""
+    return Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
 def tiny_spec() -> ModelSpec:
     """SharpMask at a sixteenth of the channels and 64-pixel windows: the real structure, in milliseconds."""
     return dataclasses.replace(

@@ -27,6 +27,8 @@ EXTRAS = {
     "tensorboard": ("tensorboard", "tensorboard"),
     "parquet": ("pyarrow", "pyarrow.parquet"),
     "supervision": ("supervision", "supervision"),
+    "geo": ("rasterio", "rasterio"),
+    "video": ("av", "av"),
 }
 
 

@@ -36,7 +36,7 @@ class Tile:
         grid: the grid of the whole rescaled image.
         first_cell: (row, col) in that grid of the tile's own cell (0, 0).
         rows, cols: the tile's cells, counted in the tile, that belong to it; others belong to neighbours or to no one.
-        valid: (1,1,Hp,Wp) bool, where the picture has data (the padding counts as data); None: everywhere.
+        valid: (1,1,Hp,Wp) bool, where the picture has data (its surroundings as its edge); None: everywhere.
     """
 
     images: torch.Tensor
