@@ -15,6 +15,7 @@ from sharpmask.errors import ConfigError
 from sharpmask.formats.coco import open_coco_polygons
 from sharpmask.formats.cvat import open_cvat
 from sharpmask.formats.geojson import open_geojson
+from sharpmask.formats.geopackage import open_geopackage
 from sharpmask.formats.label_map import open_label_map
 from sharpmask.formats.label_studio import open_label_studio
 from sharpmask.formats.labelme import open_labelme
@@ -36,6 +37,7 @@ FORMATS: dict[str, Callable[[Path, FormatOptions], AbstractContextManager[Write]
     "coco-polygons": open_coco_polygons,
     "cvat": open_cvat,
     "geojson": open_geojson,
+    "geopackage": open_geopackage,
     "label-map": open_label_map,
     "label-studio": open_label_studio,
     "labelme": open_labelme,

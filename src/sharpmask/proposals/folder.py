@@ -21,6 +21,7 @@ from sharpmask.files import atomic_write
 from sharpmask.images import read_image
 from sharpmask.proposals.cleaning import Cleaning
 from sharpmask.proposals.compat import Torch7Proposer
+from sharpmask.proposals.ground import Ground
 from sharpmask.proposals.overlay import draw_overlay
 from sharpmask.proposals.proposer import Proposer
 from sharpmask.proposals.result import Proposals
@@ -44,12 +45,14 @@ class Photo:
         name: a name for the files written about it: its stem, with a number where another photo has the same one.
         record: the COCO image record: id, file_name, width, height, and what an annotation file says besides.
         known: the record comes from an annotation file.
+        ground: where it lies on the ground, if its file says so.
     """
 
     path: Path
     name: str
     record: dict[str, Any]
     known: bool = False
+    ground: Ground | None = None
 
     @property
     def size(self) -> tuple[int, int]:

@@ -6,6 +6,7 @@ the package. Everything about coordinate systems is rasterio's, which is importe
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,7 +39,7 @@ class Ground:
         from rasterio.warp import transform
 
         x, y = self.to_ground(points).T
-        return np.stack(transform(self._crs(), "OGC:CRS84", x.tolist(), y.tolist())[:2], axis=1)
+        return np.stack(transform(self._crs, "OGC:CRS84", x.tolist(), y.tolist())[:2], axis=1)
 
     @property
     def mirrors(self) -> bool:
@@ -58,12 +59,12 @@ class Ground:
         a, b, _, d, e, _ = self.transform
         return min(math.hypot(a, d), math.hypot(b, e))
 
-    @property
+    @cached_property
     def name(self) -> str | None:
         """The coordinate system as authority and code, such as EPSG:25832; WKT where it has none; None without one."""
         if self.crs is None:
             return None
-        authority = self._crs().to_authority()
+        authority = self._crs.to_authority()
         return ":".join(authority) if authority else self.crs
 
     def square_metres(self, x: float, y: float) -> float | None:
@@ -76,7 +77,7 @@ class Ground:
             return None
         from rasterio.errors import CRSError
 
-        crs = self._crs()
+        crs = self._crs
         try:
             if not crs.is_geographic:
                 return self.pixel_area * crs.linear_units_factor[1] ** 2
@@ -88,6 +89,7 @@ class Ground:
         east = _AXIS * math.cos(latitude) / math.sqrt(waist)
         return self.pixel_area * math.radians(1) ** 2 * north * east
 
+    @cached_property
     def _crs(self) -> Any:
         try:
             from rasterio.crs import CRS
