@@ -22,6 +22,7 @@ from sharpmask.formats.labelme import open_labelme
 from sharpmask.formats.options import FormatOptions
 from sharpmask.formats.parquet import open_parquet
 from sharpmask.formats.yolo import open_yolo
+from sharpmask.formats.youtube_vis import open_youtube_vis
 from sharpmask.proposals.folder import Photo, Write, open_coco
 from sharpmask.proposals.result import Proposals
 
@@ -43,6 +44,7 @@ FORMATS: dict[str, Callable[[Path, FormatOptions], AbstractContextManager[Write]
     "labelme": open_labelme,
     "parquet": open_parquet,
     "yolo": open_yolo,
+    "youtube-vis": open_youtube_vis,
 }
 
 

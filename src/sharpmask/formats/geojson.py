@@ -18,9 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from sharpmask.files import atomic_write
+from sharpmask.files import atomic_write, make_folder
 from sharpmask.formats.contours import outline
-from sharpmask.formats.folders import make_folder
 from sharpmask.formats.numbers import exact, pair_list
 from sharpmask.formats.options import FormatOptions
 from sharpmask.formats.placing import WGS84, Placing, place
@@ -74,7 +73,7 @@ def _feature(proposals: Proposals, index: int, placing: Placing, options: Format
     }
     square_metres = placing.square_metres(proposals, index)
     if square_metres is not None:
-        properties["area_m2"] = round(square_metres, 3)
+        properties["area_m2"] = float(f"{square_metres:.8g}")
     polygons = placing.polygons(outline(proposals, index, options.simplify))
     return {
         "type": "Feature",

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from sharpmask.errors import MissingExtraError, SharpMaskError
-from sharpmask.files import atomic_write
+from sharpmask.files import atomic_write, make_folder
 from sharpmask.formats.contours import outline
-from sharpmask.formats.folders import make_folder
 from sharpmask.formats.options import FormatOptions
 from sharpmask.formats.placing import Placing, place
 from sharpmask.proposals.folder import Photo, Write

@@ -11,9 +11,9 @@ from sharpmask.images import MAX_PIXELS, open_image, read_image
 from sharpmask.proposals.geotiff import Stretch, WindowedRaster, open_source
 from sharpmask.proposals.rasters import ArrayRaster, Raster
 
-_TIFF = {".tif", ".tiff"}
+TIFF_SUFFIXES = {".tif", ".tiff"}
 # What rasterio is asked to read; of everything else Pillow knows more, such as the orientation of photos.
-RASTER_SUFFIXES = {".jp2", ".vrt", *_TIFF}
+RASTER_SUFFIXES = {".jp2", ".vrt", *TIFF_SUFFIXES}
 _GEO_TAGS = {33550, 33922, 34264, 34735}  # pixel scale, tie points, transformation, keys
 _ORIENTATION = 274
 
@@ -44,8 +44,8 @@ def open_raster(
     suffix = path.suffix.lower()
     if not path.exists():
         raise ImageError(f"{path}: no such file")
-    if suffix in RASTER_SUFFIXES and not has_rasterio() and (suffix not in _TIFF or bands or stretch):
-        what = f"{path}: bands and stretch" if suffix in _TIFF else f"{path}: a {suffix} file"
+    if suffix in RASTER_SUFFIXES and not has_rasterio() and (suffix not in TIFF_SUFFIXES or bands or stretch):
+        what = f"{path}: bands and stretch" if suffix in TIFF_SUFFIXES else f"{path}: a {suffix} file"
         raise MissingExtraError("rasterio", "geo", what)
     if suffix in RASTER_SUFFIXES and has_rasterio() and not _turned(path):
         with open_source(path) as source:
