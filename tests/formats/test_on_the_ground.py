@@ -117,7 +117,9 @@ def test_a_system_without_a_code(save_placed: Save, masks: np.ndarray) -> None:
         assert CRS.from_user_input(info["crs"]) == own
     content = json.loads(save_placed("geojson", PLAIN, own).read_text())
     foot = 1200 / 3937
-    assert content["features"][0]["properties"]["area_m2"] == pytest.approx(masks[0].sum() * (0.25 * foot) ** 2, rel=1e-3)
+    assert content["features"][0]["properties"]["area_m2"] == pytest.approx(
+        masks[0].sum() * (0.25 * foot) ** 2, rel=1e-3
+    )
 
 
 def test_a_geographic_system(save_placed: Save, masks: np.ndarray) -> None:
