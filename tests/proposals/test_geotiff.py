@@ -104,7 +104,7 @@ def test_percentiles_of_16_bits_and_floats(tmp_path: Path) -> None:
     assert not part.valid[:10, :10].any() and not part.valid[20, 20] and part.valid.sum() == 10_000 - 101
     assert (part.pixels[~part.valid] == BACKGROUND).all()
     assert np.abs(part.pixels[30:, :, 0] - expected[30:]).max() < 3
-    with pytest.raises(ImageError, match="float32|int32"):
+    with pytest.raises(ImageError, match="int32"):
         read(write(tmp_path / "wide.tif", ramp.astype(np.int32)), stretch="none")
     flat = read(write(tmp_path / "flat.tif", np.full((1, 9, 9), 777, np.uint16)))
     assert len(np.unique(flat.pixels)) == 1

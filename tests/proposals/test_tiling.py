@@ -240,7 +240,7 @@ def test_tiles_that_cannot_be() -> None:
         common = 160 + 16 * (2 * extra - 1)
         assert overlap <= common < max(overlap, 160) + 32 and 16 * (most + 2 * extra - 1) + 160 <= 1024
     for arguments in ((100, None), (0, None), (-5, None), (300, 500), (1024, -1), (512, 512)):
-        with pytest.raises(ConfigError, match="tile|overlap"):
+        with pytest.raises(ConfigError, match=r"tile|overlap"):
             tile_cells(*arguments, patch_size=160, stride=16)
 
 
