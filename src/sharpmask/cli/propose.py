@@ -175,12 +175,13 @@ def run(args: Namespace) -> int:
     from sharpmask.formats import FormatOptions, open_formats, parse_formats
     from sharpmask.images import find_images
     from sharpmask.proposals.cleaning import Cleaning
-    from sharpmask.proposals.clips import Tracking, propose_videos, split_videos
+    from sharpmask.proposals.clips import propose_videos, split_videos
     from sharpmask.proposals.compat import Torch7Proposer
     from sharpmask.proposals.folder import propose_files
     from sharpmask.proposals.large import Tiling, needs_tiles, propose_rasters
     from sharpmask.proposals.proposer import Proposer
     from sharpmask.proposals.raster_files import parse_bands, parse_stretch
+    from sharpmask.proposals.tracking import Tracking
     from sharpmask.proposals.video import Choice, parse_time
 
     formats = parse_formats(args.format)
@@ -206,6 +207,7 @@ def run(args: Namespace) -> int:
         count=args.count,
     )
     choice = Choice(step=args.step, fps=args.fps, start=parse_time(args.start) or 0.0, end=parse_time(args.end))
+    tracking = Tracking(args.track_iou, args.track_gap) if args.track else None
     inputs, videos = split_videos(args.inputs)
     paths = videos or find_images(inputs)
     tiling = Tiling(
@@ -242,7 +244,6 @@ def run(args: Namespace) -> int:
     }
     annotations = Path(args.annotations) if args.annotations else None
     if videos:
-        tracking = Tracking(args.track_iou, args.track_gap) if args.track else None
         report = propose_videos(
             proposer, paths, output, choice=choice, tracking=tracking, save_frames=args.save_frames, **common
         )

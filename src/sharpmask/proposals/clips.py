@@ -24,17 +24,9 @@ from sharpmask.proposals.compat import Torch7Proposer
 from sharpmask.proposals.folder import FolderReport, OpenWriter, Photo, Write, open_coco, overlay_paths, photo_names
 from sharpmask.proposals.overlay import draw_on, shrunk
 from sharpmask.proposals.proposer import Proposer
-from sharpmask.proposals.tracking import Tracker
+from sharpmask.proposals.tracking import Tracker, Tracking
 from sharpmask.proposals.video import Choice, Frame, Video, is_video, open_video
 from sharpmask.proposals.video_overlay import open_writer
-
-
-@dataclass(frozen=True)
-class Tracking:
-    """How masks are linked; see `Tracker`."""
-
-    iou: float = 0.4
-    gap: int = 2
 
 
 @dataclass
@@ -116,7 +108,7 @@ def propose_videos(
             try:
                 with open_video(path, max_pixels=proposer.max_pixels) as video:
                     record = _record(number, path, video)
-                    tracker = Tracker(iou=tracking.iou, gap=tracking.gap) if tracking else None
+                    tracker = Tracker(tracking) if tracking else None
                     target = overlays[path] if overlay else None
                     _run(job, video, record, names[path], choice or Choice(), tracker, target, progress)
                     found = [f"{path}: {fault}" for fault in video.faults]

@@ -14,6 +14,28 @@ from sharpmask.proposals.result import Proposals
 from sharpmask.proposals.rle import Rle
 
 
+@dataclass(frozen=True)
+class Tracking:
+    """How masks are linked.
+
+    Attributes:
+        iou: the least IoU that links two masks, more than 0.
+        gap: frames that a track may miss and still go on from its last mask.
+
+    Raises:
+        ConfigError: a value outside its range.
+    """
+
+    iou: float = 0.4
+    gap: int = 2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.iou <= 1:
+            raise ConfigError(f"track IoU {self.iou:g}: must be more than 0 and at most 1")
+        if self.gap < 0:
+            raise ConfigError(f"track gap {self.gap}: must be a number of frames, 0 or more")
+
+
 @dataclass
 class _Last:
     """The last masks of the tracks that may still go on: their ids, and how many frames ago each was seen."""
@@ -30,21 +52,10 @@ class Tracker:
 
     Pairs of a track's last mask and a mask of the frame are taken from the largest IoU down, each track and each mask
     once; a mask that is left over begins a track. Boxes rule most pairs out before any mask is looked at.
-
-    Args:
-        iou: the least IoU that links two masks, more than 0.
-        gap: frames that a track may miss and still go on from its last mask.
-
-    Raises:
-        ConfigError: a value outside its range.
     """
 
-    def __init__(self, *, iou: float = 0.4, gap: int = 2) -> None:
-        if not 0 < iou <= 1:
-            raise ConfigError(f"track IoU {iou:g}: must be more than 0 and at most 1")
-        if gap < 0:
-            raise ConfigError(f"track gap {gap}: must be a number of frames, 0 or more")
-        self.iou, self.gap = iou, gap
+    def __init__(self, settings: Tracking | None = None) -> None:
+        self.settings = settings or Tracking()
         self._last = _Last()
         self._next_id = 1
 
@@ -58,7 +69,7 @@ class Tracker:
         new = np.flatnonzero(ids == 0)
         ids[new] = self._next_id + np.arange(new.size)
         self._next_id += new.size
-        kept = np.flatnonzero(~seen & (last.missed < self.gap))
+        kept = np.flatnonzero(~seen & (last.missed < self.settings.gap))
         self._last = _Last(
             np.concatenate([ids, last.ids[kept]]),
             np.concatenate([np.zeros(len(proposals), np.int64), last.missed[kept] + 1]),
@@ -68,11 +79,6 @@ class Tracker:
         )
         return replace(proposals, track_ids=ids)
 
-    @property
-    def active(self) -> set[int]:
-        """The ids of the tracks that may still go on."""
-        return set(self._last.ids.tolist())
-
     def _pairs(self, proposals: Proposals) -> list[tuple[int, int]]:
         """Places in the last masks and in the proposals that belong together; ties go to the earlier places."""
         last, count = self._last, self._last.ids.size
@@ -81,8 +87,8 @@ class Tracker:
             np.concatenate([last.boxes, proposals.boxes]),
             np.concatenate([last.areas, proposals.areas]),
         )
-        ious = overlaps.ious(np.arange(count), count + np.arange(len(proposals)), self.iou)
-        tracks, masks = np.nonzero(ious >= self.iou)
+        ious = overlaps.ious(np.arange(count), count + np.arange(len(proposals)), self.settings.iou)
+        tracks, masks = np.nonzero(ious >= self.settings.iou)
         order = np.argsort(-ious[tracks, masks], kind="stable")
         pairs, used_tracks, used_masks = [], set(), set()
         for track, mask in zip(tracks[order].tolist(), masks[order].tolist(), strict=True):

@@ -125,7 +125,8 @@ class Video:
     def frames(self, choice: Choice | None = None) -> Iterator[Frame]:
         """The chosen frames, in order, once; only they are turned into pixels.
 
-        A damaged place is skipped, and the end of a damaged file ends the frames; both are noted in `faults`.
+        A damaged place is skipped, or as the decoder mends it, and the end of a damaged file ends the frames; both are
+        noted in `faults` at the end. After frames that are lost, numbers count those that came out; times stay true.
         """
         source = self._all_frames()
         shown: list[Any] = []
@@ -169,9 +170,12 @@ class Video:
             if packet.stream.index != self._stream.index:
                 continue
             try:
-                yield from packet.decode()
+                frames, broken = packet.decode(), False
             except FFmpegError:
+                frames, broken = [], True
+            if broken or any(frame.is_corrupt for frame in frames):
                 damaged, first = damaged + 1, first if damaged else latest
+            yield from frames
         if damaged:
             self.faults.append(f"{damaged} damaged places, the first near {first:.2f} s")
         if cut:
@@ -200,7 +204,7 @@ def open_video(path: Path, *, max_pixels: int = MAX_PIXELS) -> Iterator[Video]:
     except FileNotFoundError as error:
         raise ImageError(f"{path}: no such file") from error
     except (FFmpegError, OSError) as error:
-        raise ImageError(f"{path}: is no video that can be read ({_reason(error)})") from error
+        raise ImageError(f"{path}: is no video that can be read, or is cut off ({_reason(error)})") from error
     with container:
         yield Video(container, path, max_pixels)
 
