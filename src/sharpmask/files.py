@@ -55,6 +55,15 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
 
 
+def make_folder(path: Path) -> Path:
+    """The folder, made where it is not there yet; ConfigError when it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the folder {path}: {error.strerror or error}") from error
+    return path
+
+
 def _default_mode(target: Path) -> int:
     """Permissions for the new file: those of the file it replaces, otherwise what the umask gives an ordinary file."""
     if target.exists():

@@ -49,7 +49,7 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
         raise ImageError(f"cannot read an image from a {kind}: give a path, a PIL image or a NumPy array (H,W,3)")
     path = Path(source)
     try:
-        with _open(path) as image:
+        with open_image(path) as image:
             return _from_pil(image, str(path), max_pixels)
     except ImageError:
         raise
@@ -100,8 +100,8 @@ def _is_image_file(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def _open(path: Path) -> Image.Image:
-    """`Image.open` without Pillow's own size limit (a warning, then an error): `_check_size` replaces it."""
+def open_image(path: Path) -> Image.Image:
+    """`Image.open` without Pillow's own size limit (a warning, then an error), which the callers replace."""
     with _open_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sharpmask.proposals.overlay import draw_overlay
+from sharpmask.proposals.overlay import _drawn_mask, draw_on, draw_overlay
 from sharpmask.proposals.result import Proposals
 
 
@@ -48,3 +48,21 @@ def test_large_images_are_drawn_smaller(photo: np.ndarray) -> None:
 def test_another_image_is_refused(photo: np.ndarray) -> None:
     with pytest.raises(ValueError, match="do not fit"):
         draw_overlay(photo[:50], Proposals.from_masks(squares()))
+
+
+def test_masks_of_any_size_are_drawn_where_they_are(photo: np.ndarray) -> None:
+    """Each pixel of the drawing shows the mask as it is at the pixel's centre."""
+    rng = np.random.default_rng(0)
+    masks = rng.random((5, 37, 53)) < np.array([0, 0.1, 0.5, 0.9, 1])[:, None, None]
+    for size in ((37, 53), (13, 20), (80, 53), (5, 211)):
+        y, x = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, (37, 53), strict=True))
+        for mask, rle in zip(masks, Proposals.from_masks(masks).rles, strict=True):
+            np.testing.assert_array_equal(_drawn_mask(rle, size[::-1]), mask[np.ix_(y, x)])
+
+
+def test_numbers_give_the_colours(photo: np.ndarray) -> None:
+    proposals = Proposals.from_masks(squares()[[0, 2]], [0.9, 0.7])
+    first = np.asarray(draw_on(photo, proposals, numbers=[5, 9]))
+    swapped = np.asarray(draw_on(photo, proposals[[1, 0]], numbers=[9, 5]))
+    np.testing.assert_array_equal(first, swapped)
+    assert (first != np.asarray(draw_on(photo, proposals))).any()

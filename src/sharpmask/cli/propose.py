@@ -1,6 +1,7 @@
-"""Find the objects in images: ranked masks in the formats of other programs, and a picture of the best of each image.
+"""Find the objects in images and videos: ranked masks in the formats of other programs, and pictures of the best.
 
-The masks can be cleaned on the way: limits, suppression of doubles and of nested masks, one label per pixel."""
+The masks can be cleaned on the way: limits, suppression of doubles and of nested masks, one label per pixel. Large
+images are searched in tiles, georeferenced ones always; videos frame by frame."""
 
 import re
 import sys
@@ -11,16 +12,26 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from sharpmask.errors import ConfigError
 
 # Options that both proposers take as they are; the filters on masks are part of the cleaning.
-_PROPOSER_OPTIONS = ("top", "zoom", "threshold", "min_score", "device")
+_PROPOSER_OPTIONS = ("zoom", "threshold", "min_score", "device")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     # argparse takes "-2.5,-2" for an option; a list of numbers after a minus is a value here.
     parser._negative_number_matcher = re.compile(r"^-[\d.][-+\d.,eE]*$")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, folders or patterns such as 'a/*.jpg'")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="images or videos: files, patterns such as 'a/*.jpg', folders (their images)",
+    )
     parser.add_argument("--output", type=str, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--model", type=str, default=None, help="bundled model or .safetensors file")
-    parser.add_argument("--top", type=int, default=1000, help="windows to decode: at most as many proposals an image")
+    parser.add_argument(
+        "--top",
+        type=int,
+        default=None,
+        help="windows to decode: at most as many proposals an image; default 1000, in tiles at least 500 a megapixel",
+    )
     parser.add_argument("--zoom", type=int, default=0, help="0, 1 or 2 further scales for small objects (slower)")
     parser.add_argument(
         "--scales",
@@ -82,7 +93,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=str,
         default="coco",
         metavar="NAME,NAME,…",
-        help="coco (proposals.json), coco-polygons, cvat, geojson, label-map, label-studio, labelme, parquet, yolo",
+        help="coco (proposals.json), coco-polygons, cvat, geojson, geopackage, label-map, label-studio, labelme, "
+        "parquet, yolo, youtube-vis",
     )
     parser.add_argument(
         "--simplify", type=float, default=0.0, metavar="PX", help="polygons: pixels an outline may move; 0: exact"
@@ -109,6 +121,53 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--annotations", type=str, default=None, metavar="ANN.json", help="take image ids from this COCO file by name"
     )
+    _add_large_arguments(parser)
+    _add_video_arguments(parser)
+
+
+def _add_large_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--tile",
+        type=int,
+        default=None,
+        metavar="SIZE",
+        help="large images: search in tiles of this side, in pixels as the network sees them (georeferenced: 2048)",
+    )
+    parser.add_argument(
+        "--overlap",
+        type=int,
+        default=None,
+        metavar="PX",
+        help="pixels that neighbouring tiles share; never less than lets each window lie whole in one",
+    )
+    parser.add_argument(
+        "--bands", type=str, default=None, metavar="N[,N,N]", help="GeoTIFF: one band or three for red, green, blue"
+    )
+    parser.add_argument(
+        "--stretch",
+        type=str,
+        default=None,
+        metavar="LOW,HIGH",
+        help="GeoTIFF: percentiles that become black and white, or none; default 2,98 unless the bands have 8 bits",
+    )
+    parser.add_argument(
+        "--coordinates",
+        choices=["auto", "ground", "wgs84", "pixels"],
+        default="auto",
+        help="geojson, geopackage: in the image's own coordinate system (auto: where it has one), in longitude and "
+        "latitude, or in pixels",
+    )
+
+
+def _add_video_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--step", type=int, default=1, help="videos: every so many frames")
+    parser.add_argument("--fps", type=float, default=None, help="videos: so many frames a second, in place of --step")
+    parser.add_argument("--start", type=str, default=None, metavar="TIME", help="videos: seconds or [h:]m:s")
+    parser.add_argument("--end", type=str, default=None, metavar="TIME", help="videos: frames before this time")
+    parser.add_argument("--track", action="store_true", help="videos: link masks to tracks by their overlap")
+    parser.add_argument("--track-iou", type=float, default=0.4, metavar="IOU", help="least overlap that links two")
+    parser.add_argument("--track-gap", type=int, default=2, help="frames that a track may miss")
+    parser.add_argument("--save-frames", action="store_true", help="videos: write the frames as JPEG files, too")
 
 
 def run(args: Namespace) -> int:
@@ -116,9 +175,14 @@ def run(args: Namespace) -> int:
     from sharpmask.formats import FormatOptions, open_formats, parse_formats
     from sharpmask.images import find_images
     from sharpmask.proposals.cleaning import Cleaning
+    from sharpmask.proposals.clips import propose_videos, split_videos
     from sharpmask.proposals.compat import Torch7Proposer
     from sharpmask.proposals.folder import propose_files
+    from sharpmask.proposals.large import Tiling, needs_tiles, propose_rasters
     from sharpmask.proposals.proposer import Proposer
+    from sharpmask.proposals.raster_files import parse_bands, parse_stretch
+    from sharpmask.proposals.tracking import Tracking
+    from sharpmask.proposals.video import Choice, parse_time
 
     formats = parse_formats(args.format)
     options = FormatOptions(
@@ -128,6 +192,7 @@ def run(args: Namespace) -> int:
         from_name=args.from_name,
         to_name=args.to_name,
         image_prefix=args.image_prefix,
+        coordinates=args.coordinates,
     )
     cleaning = Cleaning(
         min_area=args.min_area,
@@ -141,31 +206,73 @@ def run(args: Namespace) -> int:
         partition=args.partition,
         count=args.count,
     )
-    paths = find_images(args.inputs)
+    choice = Choice(step=args.step, fps=args.fps, start=parse_time(args.start) or 0.0, end=parse_time(args.end))
+    tracking = Tracking(args.track_iou, args.track_gap) if args.track else None
+    inputs, videos = split_videos(args.inputs)
+    paths = videos or find_images(inputs)
+    tiling = Tiling(
+        tile=args.tile,
+        overlap=args.overlap,
+        top=args.top,
+        coarser=args.scales is None,
+        bands=parse_bands(args.bands),
+        stretch=parse_stretch(args.stretch),
+        needs_crs=args.coordinates in ("ground", "wgs84"),
+        whole_maps=args.partition or "label-map" in formats,
+    )
+    _check_kinds(args, inputs, videos, formats)
+    tiled = not videos and needs_tiles(paths, tiling)
     settings = {name: getattr(args, name) for name in _PROPOSER_OPTIONS} | {"scales": parse_scales(args.scales)}
+    if args.top is not None:
+        settings["top"] = args.top
     network = load_network(args.model or DEFAULT_MODEL)
     proposer: Proposer | Torch7Proposer
     if args.compat:
         if args.min_stability is not None:
             raise ConfigError("--min-stability cannot be measured with --compat torch7; leave one of them out")
+        if tiled:
+            raise ConfigError("--compat torch7 does not work in tiles; leave it out, and take images without ground")
         proposer = Torch7Proposer(network, **settings)
     else:
         stability = None if args.min_stability is None else args.stability_offset
         proposer = Proposer(network, stability_offset=stability, **settings)
-    report = propose_files(
-        proposer,
-        paths,
-        Path(args.output),
-        overlay=args.overlay,
-        annotations=Path(args.annotations) if args.annotations else None,
-        cleaning=cleaning,
-        writer=lambda output: open_formats(formats, output, options),
-    )
+    output = Path(args.output)
+    common = {
+        "overlay": args.overlay,
+        "cleaning": cleaning,
+        "writer": lambda folder: open_formats(formats, folder, options),
+    }
+    annotations = Path(args.annotations) if args.annotations else None
+    if videos:
+        report = propose_videos(
+            proposer, paths, output, choice=choice, tracking=tracking, save_frames=args.save_frames, **common
+        )
+    elif tiled and isinstance(proposer, Proposer):
+        report = propose_rasters(proposer, paths, output, tiling, annotations=annotations, **common)
+    else:
+        report = propose_files(proposer, paths, output, annotations=annotations, **common)
     place = f"{args.output}/proposals.json" if formats == ["coco"] else f"{args.output}/ ({', '.join(formats)})"
-    print(f"{report.proposals} proposals for {report.images} of {len(paths)} images in {place}")
+    what = f"{report.images} frames of {len(paths)} videos" if videos else f"{report.images} of {len(paths)} images"
+    print(f"{report.proposals} proposals for {what} in {place}")
     if report.failures:
-        print(f"sharpmask propose: {len(report.failures)} of {len(paths)} images failed", file=sys.stderr)
+        kind = "videos are damaged or" if videos else "images"
+        print(f"sharpmask propose: {len(report.failures)} of {len(paths)} {kind} failed", file=sys.stderr)
     return 1 if report.failures else 0
+
+
+def _check_kinds(args: Namespace, inputs: list[str], videos: list[Path], formats: list[str]) -> None:
+    """Refuse options that would go unheeded with the inputs that are given."""
+    if inputs and videos:
+        raise ConfigError(f"{videos[0]} is a video and {inputs[0]} is none: give them to separate commands")
+    defaults = {"step": 1, "fps": None, "start": None, "end": None, "track": False, "save_frames": False}
+    for name, default in defaults.items():
+        if not videos and getattr(args, name) != default:
+            raise ConfigError(f"--{name.replace('_', '-')} is for videos, and none of the inputs is one by its name")
+    for name in ("tile", "overlap", "bands", "stretch", "annotations"):
+        if videos and getattr(args, name) is not None:
+            raise ConfigError(f"--{name} is for images, not for videos")
+    if "youtube-vis" in formats and not args.track:
+        raise ConfigError("the format youtube-vis is for videos with --track")
 
 
 def parse_scales(text: str | None) -> tuple[float, ...] | None:

@@ -15,12 +15,14 @@ from sharpmask.errors import ConfigError
 from sharpmask.formats.coco import open_coco_polygons
 from sharpmask.formats.cvat import open_cvat
 from sharpmask.formats.geojson import open_geojson
+from sharpmask.formats.geopackage import open_geopackage
 from sharpmask.formats.label_map import open_label_map
 from sharpmask.formats.label_studio import open_label_studio
 from sharpmask.formats.labelme import open_labelme
 from sharpmask.formats.options import FormatOptions
 from sharpmask.formats.parquet import open_parquet
 from sharpmask.formats.yolo import open_yolo
+from sharpmask.formats.youtube_vis import open_youtube_vis
 from sharpmask.proposals.folder import Photo, Write, open_coco
 from sharpmask.proposals.result import Proposals
 
@@ -36,11 +38,13 @@ FORMATS: dict[str, Callable[[Path, FormatOptions], AbstractContextManager[Write]
     "coco-polygons": open_coco_polygons,
     "cvat": open_cvat,
     "geojson": open_geojson,
+    "geopackage": open_geopackage,
     "label-map": open_label_map,
     "label-studio": open_label_studio,
     "labelme": open_labelme,
     "parquet": open_parquet,
     "yolo": open_yolo,
+    "youtube-vis": open_youtube_vis,
 }
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sharpmask.proposals.result import Proposals
-from sharpmask.proposals.rle import decode_window
+from sharpmask.proposals.rle import column_runs, runs_of_ones
 
 
 class Part(NamedTuple):
@@ -43,14 +43,25 @@ def outline(proposals: Proposals, index: int, tolerance: float = 0.0) -> list[Pa
     """
     if proposals.areas[index] == 0:
         return []
-    left, top, right, bottom = (int(value) for value in proposals.boxes[index])
-    parts = trace(decode_window(proposals.rles[index], left, top, right, bottom), (left, top))
+    rle = proposals.rles[index]
+    parts = _parts(*column_runs(*runs_of_ones(rle), rle["size"][0]))
     return [simplify(part, tolerance) for part in parts] if tolerance > 0 else parts
 
 
 def trace(mask: np.ndarray, origin: tuple[int, int] = (0, 0)) -> list[Part]:
     """The parts of a mask (H,W) bool, largest shell first; `origin` (x, y) is added to the coordinates."""
-    rings = _rings(np.pad(mask.astype(np.uint8), 1))
+    changes = np.diff(mask.T.astype(np.int8), prepend=0, append=0)
+    column, begin = np.nonzero(changes == 1)
+    shift = np.array(origin, np.float64)
+    return [
+        Part(part.shell + shift, [hole + shift for hole in part.holes])
+        for part in _parts(column, begin, np.nonzero(changes == -1)[1])
+    ]
+
+
+def _parts(column: np.ndarray, begin: np.ndarray, end: np.ndarray) -> list[Part]:
+    """The parts of a mask given by the runs of its columns (see `rle.column_runs`), largest shell first."""
+    rings = _rings(*_corners(column, begin, end))
     areas = [signed_area(ring) for ring in rings]
     shells = sorted((i for i, area in enumerate(areas) if area > 0), key=lambda i: -areas[i])
     holes: dict[int, list[int]] = {i: [] for i in shells}
@@ -64,8 +75,7 @@ def trace(mask: np.ndarray, origin: tuple[int, int] = (0, 0)) -> list[Part]:
         if len(around) > 1:
             around = [s for s in around if contains(rings[s], x, y)]
         holes[around[-1]].append(i)  # the smallest that holds it
-    shift = np.array(origin, np.float64)
-    return [Part(rings[s] + shift, [rings[i] + shift for i in holes[s]]) for s in shells]
+    return [Part(rings[s], [rings[i] for i in holes[s]]) for s in shells]
 
 
 def signed_area(ring: np.ndarray) -> float:
@@ -83,16 +93,39 @@ def contains(ring: np.ndarray, x: float, y: float) -> bool:
     return bool(np.count_nonzero(at > x) % 2)
 
 
-def _rings(padded: np.ndarray) -> list[np.ndarray]:
-    """All simple rings of a mask that has a margin of zeros, in coordinates without the margin."""
-    codes = padded[:-1, :-1] + 2 * padded[:-1, 1:] + 4 * padded[1:, :-1] + 8 * padded[1:, 1:]
-    points = np.flatnonzero(_CORNERS[codes])
-    code = codes.ravel()[points]
+def _corners(column: np.ndarray, begin: np.ndarray, end: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the outline turns: x, y and code of each grid point that is a corner, row by row from left to right.
+
+    Found from the runs alone, so that the cost does not grow with the mask's area.
+    """
+    stride = int(end.max(initial=0)) + 1  # numbers the grid points of a column
+    # Where columns change downwards: +1 a run begins, -1 it ends. A column lies east of one grid line, west of another.
+    change = np.repeat(np.array([1, -1], np.int8), column.size)
+    place = np.concatenate([column * stride + begin, column * stride + end])
+    points, index = np.unique(np.concatenate([place + stride, place]), return_inverse=True)
+    west, east = np.zeros(points.size, np.int8), np.zeros(points.size, np.int8)
+    west[index[: place.size]] = east[index[place.size :]] = change
+    starts, ends = column * stride + begin, column * stride + end
+
+    def inside(places: np.ndarray) -> np.ndarray:
+        """Whether the pixel below each grid point, in the column to the east of it, belongs to the mask."""
+        return places < np.append(ends, -1)[np.searchsorted(starts, places, side="right") - 1]
+
+    southwest, southeast = inside(points - stride), inside(points)
+    northwest, northeast = southwest ^ (west != 0), southeast ^ (east != 0)
+    code = northwest + 2 * northeast + 4 * southwest + 8 * southeast
+    turns = _CORNERS[code] > 0
+    x, y = np.divmod(points[turns], stride)
+    order = np.lexsort((x, y))
+    return x[order], y[order], code[turns][order]
+
+
+def _rings(x: np.ndarray, y: np.ndarray, code: np.ndarray) -> list[np.ndarray]:
+    """All simple rings of a mask, from its corners (see `_corners`)."""
     number = _CORNERS[code]
-    corner = np.repeat(np.arange(points.size), number)
+    corner = np.repeat(np.arange(x.size), number)
     second = np.append(False, corner[1:] == corner[:-1])
-    code = code[corner]
-    y, x = np.divmod(points[corner], codes.shape[1])
+    code, x, y = code[corner], x[corner], y[corner]
     below = _EDGE_BELOW[code] ^ second
     # In reading order the corners of a row are begin, end, begin, end, … of its edges; so they are down each column.
     partner = np.arange(corner.size) ^ 1
@@ -113,7 +146,7 @@ def _rings(padded: np.ndarray) -> list[np.ndarray]:
             ring.append(at)
             crossed = crossed or at in doubled
             at = following[at]
-        for simple in _cut_at_repeats(ring, points[corner]) if crossed else [ring]:
+        for simple in _cut_at_repeats(ring, corner) if crossed else [ring]:
             rings.append(xy[simple])
     return rings
 

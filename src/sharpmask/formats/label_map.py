@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from sharpmask.errors import ConfigError
-from sharpmask.files import atomic_write
-from sharpmask.formats.folders import make_folder
+from sharpmask.files import atomic_write, make_folder
 from sharpmask.formats.options import FormatOptions
 from sharpmask.proposals.folder import Photo, Write
 from sharpmask.proposals.result import Proposals

@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sharpmask.files import atomic_write
+from sharpmask.files import atomic_write, make_folder
 from sharpmask.formats.contours import outline
-from sharpmask.formats.folders import make_folder
 from sharpmask.formats.joining import without_holes
 from sharpmask.formats.numbers import exact, pair_list
 from sharpmask.formats.options import FormatOptions

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sharpmask.errors import ConfigError
 
 SHAPES = ("masks", "polygons")
+COORDINATES = ("auto", "ground", "wgs84", "pixels")
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,8 @@ class FormatOptions:
         shapes: "masks" or "polygons" where a format can hold either; None: as the format's module says.
         label: the name of the only class.
         from_name, to_name: Label Studio: the names of the label tag and of the image tag in the labelling set-up.
+        coordinates: GeoJSON and GeoPackage: "auto" or "ground", those of the photo's own coordinate system where it has
+            one, else pixels; "wgs84", longitude and latitude; "pixels".
         image_prefix: Label Studio: what stands before each file name in the task's image address.
 
     Raises:
@@ -28,12 +31,15 @@ class FormatOptions:
     from_name: str = "label"
     to_name: str = "image"
     image_prefix: str = "/data/local-files/?d="
+    coordinates: str = "auto"
 
     def __post_init__(self) -> None:
         if not 0 <= self.simplify < float("inf"):
             raise ConfigError(f"simplify {self.simplify:g}: must be a number of pixels, 0 or more")
         if self.shapes not in (None, *SHAPES):
             raise ConfigError(f"shapes '{self.shapes}': must be {' or '.join(SHAPES)}")
+        if self.coordinates not in COORDINATES:
+            raise ConfigError(f"coordinates '{self.coordinates}': must be one of {', '.join(COORDINATES)}")
         for name in ("label", "from_name", "to_name"):
             if not getattr(self, name).strip():
                 raise ConfigError(f"{name} is empty: give a name")

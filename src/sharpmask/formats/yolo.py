@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from sharpmask.files import atomic_write
+from sharpmask.files import atomic_write, make_folder
 from sharpmask.formats.contours import outline
-from sharpmask.formats.folders import make_folder
 from sharpmask.formats.joining import one_polygon
 from sharpmask.formats.options import FormatOptions
 from sharpmask.proposals.folder import Photo, Write

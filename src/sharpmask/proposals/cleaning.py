@@ -125,6 +125,19 @@ class Overlaps:
 
         return test
 
+    def ious(self, first: np.ndarray, second: np.ndarray, least: float) -> np.ndarray:
+        """(len(first), len(second)) IoU; 0 where boxes and areas tell that it is less than `least`, which is more than
+        0."""
+        most = self._most(first, second)
+        total = self.areas[first][:, None] + self.areas[second][None]
+        possible = most >= least * (total - most) * (1 - 1e-9)
+        values = np.zeros(possible.shape)
+        for row in np.flatnonzero(possible.any(axis=1)):  # few are possible: not all of rows x columns
+            cols = np.flatnonzero(possible[row])
+            others = [self.rles[i] for i in second[cols]]
+            values[row, cols] = coco_mask.iou(others, [self.rles[first[row]]], [0])[:, 0]
+        return values
+
     def _most(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """The largest intersection that boxes and areas allow, in pixels."""
         a, b = self.boxes[first][:, None], self.boxes[second][None]

@@ -16,13 +16,15 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-from sharpmask.errors import ConfigError, DataError, ImageError
-from sharpmask.files import atomic_write
+from sharpmask.errors import ImageError
+from sharpmask.files import atomic_write, make_folder
 from sharpmask.images import read_image
 from sharpmask.proposals.cleaning import Cleaning
 from sharpmask.proposals.compat import Torch7Proposer
+from sharpmask.proposals.ground import Ground
 from sharpmask.proposals.overlay import draw_overlay
 from sharpmask.proposals.proposer import Proposer
+from sharpmask.proposals.records import Records
 from sharpmask.proposals.result import Proposals
 
 
@@ -44,12 +46,16 @@ class Photo:
         name: a name for the files written about it: its stem, with a number where another photo has the same one.
         record: the COCO image record: id, file_name, width, height, and what an annotation file says besides.
         known: the record comes from an annotation file.
+        ground: where it lies on the ground, if its file says so.
+        video: of a frame: its video's record, with the id that the frame's record has as `video_id`.
     """
 
     path: Path
     name: str
     record: dict[str, Any]
     known: bool = False
+    ground: Ground | None = None
+    video: dict[str, Any] | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -85,23 +91,17 @@ def propose_files(
         ConfigError: the output folder cannot be made or written to.
         DataError: the annotation file cannot be used, or knows none of the images.
     """
-    known = _read_image_records(annotations) if annotations else None
-    if known is not None and not any(_find_record(known, path) for path in paths):
-        raise DataError(f"{annotations}: lists none of the {len(paths)} input images; do the file names agree?")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the folder {output}: {error.strerror or error}") from error
+    records = Records(annotations, paths)
+    make_folder(output)
     overlays, names = overlay_paths(paths, output), photo_names(paths)
     report = FolderReport()
     with (writer or open_coco)(output) as write:
         # Shown on terminals only.
         for number, path in enumerate(tqdm(paths, unit="image", disable=None if progress else True), start=1):
             try:
-                record = _new_record(number, path) if known is None else _record_for(known, path)
+                record = records.find(number, path)
                 pixels = read_image(path, max_pixels=proposer.max_pixels)
-                height, width = pixels.shape[:2]
-                _check_size(record, path, width, height)
+                record = records.sized(record, path, pixels.shape[1], pixels.shape[0])
                 proposals = proposer.propose(pixels)
             except ImageError as error:
                 report.failures.append(str(error))
@@ -109,8 +109,7 @@ def propose_files(
                 continue
             if cleaning is not None:
                 proposals = cleaning.apply(proposals)
-            record = {**record, "width": width, "height": height}
-            write(Photo(path, names[path], record, known is not None), proposals)
+            write(Photo(path, names[path], record, records.known), proposals)
             report.images += 1
             report.proposals += len(proposals)
             if overlay:
@@ -123,20 +122,23 @@ def propose_files(
 def open_coco(output: Path) -> Iterator[Write]:
     """The writer of COCO results: `proposals.json`, and `images.json` unless the ids come from an annotation file."""
     records: list[dict[str, Any]] = []
+    videos: dict[int, dict[str, Any]] = {}
     known = empty = True
     with atomic_write(output / "proposals.json") as temporary, open(temporary, "w", encoding="utf-8") as file:
         file.write("[")
 
         def write(photo: Photo, proposals: Proposals) -> None:
             nonlocal known, empty
-            _append(file, proposals, photo.record["id"], first=empty)
+            _append(file, proposals, photo.record, first=empty)
             records.append(photo.record)
+            if photo.video is not None:
+                videos[photo.video["id"]] = photo.video
             known, empty = known and photo.known, empty and len(proposals) == 0
 
         yield write
         file.write("\n]\n")
     if not (known and records):
-        _write_images(output / "images.json", records)
+        _write_images(output / "images.json", records, list(videos.values()))
 
 
 def photo_names(paths: Sequence[Path]) -> dict[Path, str]:
@@ -152,12 +154,12 @@ def photo_names(paths: Sequence[Path]) -> dict[Path, str]:
     return chosen
 
 
-def overlay_paths(paths: Sequence[Path], output: Path) -> dict[Path, Path]:
+def overlay_paths(paths: Sequence[Path], output: Path, suffix: str = ".png") -> dict[Path, Path]:
     """A picture's path for each input: unique also without regard to case, and never one of the inputs."""
     taken = {str(path.absolute()).lower() for path in paths}
     chosen = {}
     for path in paths:
-        for name in _names(path.stem):
+        for name in _names(path.stem, suffix):
             target = output / name
             key = str(target.absolute()).lower()
             if key not in taken:
@@ -167,66 +169,28 @@ def overlay_paths(paths: Sequence[Path], output: Path) -> dict[Path, Path]:
     return chosen
 
 
-def _names(stem: str) -> Iterator[str]:
-    yield f"{stem}_overlay.png"
+def _names(stem: str, suffix: str) -> Iterator[str]:
+    yield f"{stem}_overlay{suffix}"
     number = 2
     while True:
-        yield f"{stem}_{number}_overlay.png"
+        yield f"{stem}_{number}_overlay{suffix}"
         number += 1
 
 
-def _append(file: TextIO, proposals: Proposals, image_id: int, *, first: bool) -> None:
-    """Add the entries of one image to an open JSON list, one a line."""
-    lines = [json.dumps(entry, separators=(",", ":")) for entry in proposals.to_coco(image_id)]
+def _append(file: TextIO, proposals: Proposals, record: dict[str, Any], *, first: bool) -> None:
+    """Add the entries of one image to an open JSON list, one a line; those of a video's frame say which it is."""
+    frame = {key: record[key] for key in ("video_id", "frame_id", "time") if key in record}
+    lines = [json.dumps(entry | frame, separators=(",", ":")) for entry in proposals.to_coco(record["id"])]
     if lines:
         file.write(("\n" if first else ",\n") + ",\n".join(lines))
 
 
-def _write_images(path: Path, records: list[dict[str, Any]]) -> None:
-    content = {"images": records, "annotations": [], "categories": [{"id": 1, "name": "object"}]}
+def _write_images(path: Path, records: list[dict[str, Any]], videos: list[dict[str, Any]]) -> None:
+    content = {
+        **({"videos": videos} if videos else {}),
+        "images": records,
+        "annotations": [],
+        "categories": [{"id": 1, "name": "object"}],
+    }
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
-def _read_image_records(path: Path) -> dict[str, list[dict[str, Any]]]:
-    """The image records of a COCO annotation file by the last part of their file names."""
-    try:
-        images = json.loads(path.read_text(encoding="utf-8"))["images"]
-        records: dict[str, list[dict[str, Any]]] = {}
-        for image in images:
-            records.setdefault(Path(image["file_name"]).name, []).append({**image, "id": int(image["id"])})
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path}: no COCO annotation file; it needs 'images' with 'id' and 'file_name'") from error
-    return records
-
-
-def _find_record(known: dict[str, list[dict[str, Any]]], path: Path) -> dict[str, Any] | None:
-    """The record whose file name agrees with the most parts of the path, counted from the end; None without any."""
-
-    def agreement(record: dict[str, Any]) -> int:
-        pairs = zip(reversed(Path(record["file_name"]).parts), reversed(path.absolute().parts), strict=False)
-        return next((i for i, (a, b) in enumerate(pairs) if a != b), len(Path(record["file_name"]).parts))
-
-    return max(known.get(path.name, []), key=agreement, default=None)
-
-
-def _new_record(number: int, path: Path) -> dict[str, Any]:
-    return {"id": number, "file_name": path.as_posix()}
-
-
-def _record_for(known: dict[str, list[dict[str, Any]]], path: Path) -> dict[str, Any]:
-    record = _find_record(known, path)
-    if record is None:
-        raise ImageError(f"{path}: not listed in the annotation file")
-    return record
-
-
-def _check_size(record: dict[str, Any], path: Path, width: int, height: int) -> None:
-    listed = (record.get("width", width), record.get("height", height))
-    if listed != (width, height):
-        raise ImageError(
-            f"{path}: is {width}x{height} (after applying its EXIF orientation), but the annotation file says "
-            f"{listed[0]}x{listed[1]}; the masks would not fit"
-        )

@@ -1,12 +1,14 @@
 """Proposals drawn over their image: translucent fills, outlines and the rank of each."""
 
 import colorsys
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from sharpmask.images import ImageSource, read_image
 from sharpmask.proposals.result import Proposals
+from sharpmask.proposals.rle import Rle, column_runs, runs_of_ones
 
 LONGEST_SIDE = 2048
 _FILL = 0.42
@@ -34,13 +36,37 @@ def draw_overlay(
     height, width = pixels.shape[:2]
     if (height, width) != tuple(proposals.image_size):
         raise ValueError(f"proposals of {proposals.image_size} (H, W) do not fit an image of {(height, width)}")
+    return draw_on(shrunk(pixels, longest_side), proposals, count, nms=nms)
+
+
+def shrunk(pixels: np.ndarray, longest_side: int = LONGEST_SIDE) -> np.ndarray:
+    """Pixels (H,W,3), made smaller where a side is longer: (h,w,3) uint8."""
+    height, width = pixels.shape[:2]
     shrink = min(1.0, longest_side / max(height, width))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
-    canvas = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS), np.float32)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))
+
+
+def draw_on(
+    pixels: np.ndarray,
+    proposals: Proposals,
+    count: int = 16,
+    *,
+    nms: float = 0.5,
+    numbers: Sequence[int] | np.ndarray | None = None,
+) -> Image.Image:
+    """The best proposals on the picture (h,w,3) uint8 of their image at any size; see `draw_overlay`.
+
+    Args:
+        numbers: what is written on each of the proposals, and gives it its colour; None: its rank.
+    """
+    canvas = pixels.astype(np.float32)
+    size = (pixels.shape[1], pixels.shape[0])
     chosen = proposals[:_CANDIDATES].nms_ranks(nms)[:count]
-    shapes = {rank: _drawn_mask(proposals[rank], size) for rank in chosen}
+    shapes = {rank: _drawn_mask(proposals.rles[rank], size) for rank in chosen}
     shapes = {rank: mask for rank, mask in shapes.items() if mask.any()}
-    colours = dict(zip(shapes, _palette(len(shapes)), strict=True))
+    texts = {rank: int(rank + 1 if numbers is None else numbers[rank]) for rank in shapes}
+    colours = {rank: _colour(place if numbers is None else texts[rank]) for place, rank in enumerate(shapes)}
     # Large masks first: a part in front of a whole stays visible.
     order = sorted(shapes, key=lambda rank: -int(shapes[rank].sum()))
     thickness = max(1, round(max(size) / 400))
@@ -50,16 +76,24 @@ def draw_overlay(
         edge = _edge(shapes[rank], thickness)
         canvas[edge] += 0.92 * (colours[rank] - canvas[edge])
     picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
-    _draw_ranks(picture, shapes, colours)
+    _draw_numbers(picture, shapes, texts, colours)
     return picture
 
 
-def _drawn_mask(proposal: Proposals, size: tuple[int, int]) -> np.ndarray:
-    """The only mask of `proposal` at the size (width, height) of the drawing: bool (h,w)."""
-    mask = Image.fromarray(proposal.masks[0].astype(np.uint8) * 255)
-    if mask.size != size:
-        mask = mask.resize(size, Image.Resampling.BOX)
-    return np.asarray(mask) >= 128
+def _drawn_mask(rle: Rle, size: tuple[int, int]) -> np.ndarray:
+    """A mask at the size (width, height) of the drawing: bool (h,w), each pixel as the mask is at its centre. Costs
+    the mask's runs and the drawing, whatever the size of the image."""
+    (height, width), (w, h) = rle["size"], size
+    column, begin, end = column_runs(*runs_of_ones(rle), height)
+    at = ((np.arange(w) + 0.5) * width / w).astype(np.int64)  # the image's column for each of the drawing's
+    first = np.searchsorted(column, at)
+    count = np.searchsorted(column, at, side="right") - first
+    run = np.arange(count.sum()) + np.repeat(first - (count.cumsum() - count), count)
+    change = np.zeros((w, h + 1), np.int32)
+    drawn = np.repeat(np.arange(w), count)
+    np.add.at(change, (drawn, np.ceil(begin[run] * h / height - 0.5).astype(np.int64)), 1)
+    np.add.at(change, (drawn, np.ceil(end[run] * h / height - 0.5).astype(np.int64)), -1)
+    return change[:, :-1].cumsum(axis=1).T > 0
 
 
 def _edge(mask: np.ndarray, thickness: int) -> np.ndarray:
@@ -72,14 +106,15 @@ def _edge(mask: np.ndarray, thickness: int) -> np.ndarray:
     return mask & ~inner[1:-1, 1:-1]
 
 
-def _palette(count: int) -> list[np.ndarray]:
-    """Well separated bright colours: hues by the golden ratio, so that neighbouring ranks differ most."""
-    hues = [(0.58 + 0.61803398875 * i) % 1 for i in range(count)]
-    levels = [(0.85, 1.0), (0.6, 1.0), (0.9, 0.85)]
-    return [np.array(colorsys.hsv_to_rgb(hue, *levels[i // 6 % 3]), np.float32) * 255 for i, hue in enumerate(hues)]
+def _colour(number: int) -> np.ndarray:
+    """Well separated bright colours: hues by the golden ratio, so that neighbouring numbers differ most."""
+    saturation, value = [(0.85, 1.0), (0.6, 1.0), (0.9, 0.85)][number // 6 % 3]
+    return np.array(colorsys.hsv_to_rgb((0.58 + 0.61803398875 * number) % 1, saturation, value), np.float32) * 255
 
 
-def _draw_ranks(picture: Image.Image, shapes: dict[int, np.ndarray], colours: dict[int, np.ndarray]) -> None:
+def _draw_numbers(
+    picture: Image.Image, shapes: dict[int, np.ndarray], texts: dict[int, int], colours: dict[int, np.ndarray]
+) -> None:
     """A small numbered disc inside each mask, the best ranks on top."""
     if min(picture.size) < 40:
         return
@@ -88,7 +123,7 @@ def _draw_ranks(picture: Image.Image, shapes: dict[int, np.ndarray], colours: di
     font = ImageFont.load_default(height)
     for rank in sorted(shapes, reverse=True):
         x, y = _label_place(shapes[rank])
-        text = str(rank + 1)
+        text = str(texts[rank])
         left, top, right, bottom = draw.textbbox((x, y), text, font=font, anchor="mm")
         margin = max(2, height // 4)
         box = (left - margin, top - margin, right + margin, bottom + margin)

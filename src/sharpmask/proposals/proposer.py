@@ -5,7 +5,7 @@ until all scales have been seen; where an image is so large that these would not
 that are best so far are decoded early, which gives the same result with some windows decoded in vain.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,18 +16,9 @@ from sharpmask.errors import ConfigError, ModelError
 from sharpmask.images import MAX_PIXELS, ImageSource, read_image
 from sharpmask.proposals.pyramid import TILE_PIXELS, Tile, iterate_tiles, scale_exponents
 from sharpmask.proposals.result import Proposals
-from sharpmask.proposals.rle import Rle
+from sharpmask.proposals.rle import EncodedMasks
+from sharpmask.proposals.validity import hide_invalid, valid_cells
 from sharpmask.proposals.windows import CANDIDATE, Grid, paste_windows, rescaled_grid, select_top
-
-
-@dataclass
-class _Finished:
-    """Masks of decoded windows; a candidate's `mask` is a place in these lists."""
-
-    rles: list[Rle]
-    boxes: np.ndarray
-    areas: np.ndarray
-    stability: np.ndarray  # zeros where it is not asked for
 
 
 @dataclass
@@ -37,6 +28,7 @@ class _Waiting:
     grid: Grid
     first_cell: tuple[int, int]
     dense: Any
+    valid: torch.Tensor | None
 
 
 class Proposer:
@@ -127,31 +119,36 @@ class Proposer:
             self.min_score if min_score is None else min_score,
         )
         pixels = read_image(image, max_pixels=self.max_pixels)
-        pool, finished = self._search(pixels, top, _logit(threshold), _logit(min_score))
+        tiles = iterate_tiles(
+            pixels,
+            self.scales,
+            patch_size=self.network.spec.patch_size,
+            stride=self.network.spec.stride,
+            device=self.device,
+            tile_pixels=self.tile_pixels,
+        )
+        pool, finished = self.search(tiles, top=top, threshold=threshold, min_score=min_score)
         found = self._result(pool, finished, (pixels.shape[0], pixels.shape[1]))
         found = found.filter(min_area=max(1, self.min_area), max_area=self.max_area)
         return found if nms is None else found.nms(nms)
 
-    def _search(
-        self, pixels: np.ndarray, top: int, threshold_logit: float, min_logit: float
-    ) -> tuple[np.ndarray, _Finished]:
-        """The best windows (CANDIDATE array, best first), all decoded, and their masks."""
+    @torch.inference_mode()
+    def search(
+        self, tiles: Iterable[Tile], *, top: int, threshold: float, min_score: float
+    ) -> tuple[np.ndarray, EncodedMasks]:
+        """The best windows of all tiles, decoded: a CANDIDATE array, best first, whose `mask` are places in the masks.
+
+        A tile is needed only until the next one is asked for. Masks are those of the tiles' grids, which may belong to
+        images of several sizes.
+        """
+        threshold_logit, min_logit = _logit(threshold), _logit(min_score)
         pool = np.empty(0, CANDIDATE)
-        finished = _Finished([], np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        finished = EncodedMasks([], np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
         waiting: dict[int, _Waiting] = {}
-        spec = self.network.spec
-        tiles = iterate_tiles(
-            pixels,
-            self.scales,
-            patch_size=spec.patch_size,
-            stride=spec.stride,
-            device=self.device,
-            tile_pixels=self.tile_pixels,
-        )
         for number, tile in enumerate(tiles):
             dense = self.network.dense(tile.images)
             pool = select_top(np.concatenate([pool, _candidates(tile, number, dense.score_logits, min_logit)]), top)
-            waiting[number] = _Waiting(tile.grid, tile.first_cell, dense)
+            waiting[number] = _Waiting(tile.grid, tile.first_cell, dense, tile.valid)
             wanted = set(pool["tile"][pool["mask"] < 0].tolist())
             waiting = {key: value for key, value in waiting.items() if key in wanted}
             if sum(_dense_bytes(item.dense) for item in waiting.values()) > self.feature_bytes:
@@ -160,8 +157,8 @@ class Proposer:
         return pool, self._decode(pool, finished, waiting, threshold_logit)
 
     def _decode(
-        self, pool: np.ndarray, finished: _Finished, waiting: dict[int, _Waiting], threshold_logit: float
-    ) -> _Finished:
+        self, pool: np.ndarray, finished: EncodedMasks, waiting: dict[int, _Waiting], threshold_logit: float
+    ) -> EncodedMasks:
         """Decode the windows of `pool` that have no mask yet and note in `pool` where their masks are.
 
         Masks of windows that are no longer in the pool are forgotten.
@@ -169,7 +166,7 @@ class Proposer:
         old = np.flatnonzero(pool["mask"] >= 0)
         places = pool["mask"][old]
         rles = [finished.rles[i] for i in places]
-        boxes, areas, stability = [finished.boxes[places]], [finished.areas[places]], [finished.stability[places]]
+        boxes, areas, stability = [finished.boxes[places]], [finished.areas[places]], [_stability(finished)[places]]
         pool["mask"][old] = np.arange(old.size)
         for number, item in waiting.items():
             chosen = np.flatnonzero((pool["tile"] == number) & (pool["mask"] < 0))
@@ -181,6 +178,8 @@ class Proposer:
                     for cells, first in zip((rows, cols), item.first_cell, strict=True)
                 ]
                 mask_logits = self.network.decode(item.dense, torch.zeros_like(local[0]), *local)
+                if item.valid is not None:
+                    mask_logits = hide_invalid(mask_logits, item.valid, item.grid, local[0], local[1], threshold_logit)
                 encoded = paste_windows(
                     mask_logits, item.grid, rows, cols, threshold_logit, stability_offset=self.stability_offset
                 )
@@ -188,10 +187,10 @@ class Proposer:
                 rles += encoded.rles
                 boxes.append(encoded.boxes)
                 areas.append(encoded.areas)
-                stability.append(np.zeros(batch.size, np.float32) if encoded.stability is None else encoded.stability)
-        return _Finished(rles, np.concatenate(boxes), np.concatenate(areas), np.concatenate(stability))
+                stability.append(_stability(encoded))
+        return EncodedMasks(rles, np.concatenate(boxes), np.concatenate(areas), np.concatenate(stability))
 
-    def _result(self, pool: np.ndarray, finished: _Finished, image_size: tuple[int, int]) -> Proposals:
+    def _result(self, pool: np.ndarray, finished: EncodedMasks, image_size: tuple[int, int]) -> Proposals:
         """Candidates and their masks as proposals, in the order of the candidates."""
         windows = np.zeros((len(pool), 4), np.float32)
         spec = self.network.spec
@@ -207,7 +206,7 @@ class Proposer:
             scales=np.array(self.scales, np.float32)[pool["scale"]],
             image_size=image_size,
             areas=finished.areas[pool["mask"]],
-            stability=None if self.stability_offset is None else finished.stability[pool["mask"]],
+            stability=None if self.stability_offset is None else _stability(finished)[pool["mask"]],
         )
 
 
@@ -227,15 +226,22 @@ def pick_device(device: str | torch.device | None) -> torch.device:
 def _candidates(tile: Tile, number: int, score_logits: torch.Tensor, min_logit: float) -> np.ndarray:
     """The tile's own windows that score at least `min_logit`, as a CANDIDATE array; `score_logits` is (1,h,w)."""
     logits = score_logits[0, tile.rows, tile.cols].float().cpu().numpy()
+    if tile.valid is not None:
+        seen = valid_cells(tile.valid, tile.grid)[tile.rows, tile.cols].cpu().numpy()
+        logits = np.where(seen, logits, -np.inf)
     if np.isnan(logits).any():
         raise ModelError("the network gives scores that are no numbers (NaN): its weights are damaged")
-    rows, cols = np.nonzero(logits >= min_logit)
+    rows, cols = np.nonzero((logits >= min_logit) & (logits > -np.inf))
     candidates = np.zeros(rows.size, CANDIDATE)
     candidates["logit"] = logits[rows, cols]
     candidates["scale"], candidates["tile"], candidates["mask"] = tile.scale, number, -1
     candidates["row"] = rows + tile.rows.start + tile.first_cell[0]
     candidates["col"] = cols + tile.cols.start + tile.first_cell[1]
     return candidates
+
+
+def _stability(masks: EncodedMasks) -> np.ndarray:
+    return np.zeros(len(masks.rles), np.float32) if masks.stability is None else masks.stability
 
 
 def _dense_bytes(dense: Any) -> int:

@@ -36,6 +36,7 @@ class Tile:
         grid: the grid of the whole rescaled image.
         first_cell: (row, col) in that grid of the tile's own cell (0, 0).
         rows, cols: the tile's cells, counted in the tile, that belong to it; others belong to neighbours or to no one.
+        valid: (1,1,Hp,Wp) bool, where the picture has data (its surroundings as its edge); None: everywhere.
     """
 
     images: torch.Tensor
@@ -44,6 +45,20 @@ class Tile:
     first_cell: tuple[int, int]
     rows: slice
     cols: slice
+    valid: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class TilePlace:
+    """Where a tile lies: as in `Tile`, and the padded `sides` and the part [start, end) of the rescaled image in it."""
+
+    grid: Grid
+    first_cell: tuple[int, int]
+    rows: slice
+    cols: slice
+    sides: tuple[int, int]
+    start: tuple[int, int]
+    end: tuple[int, int]
 
 
 def scale_exponents(
@@ -103,9 +118,18 @@ def iterate_tiles(
             continue
         extra = -(-margin // stride)
         most = max(1, (math.isqrt(tile_pixels) - patch_size) // stride + 1 - 2 * extra)
-        for row_span in _split(grid.cells[0], most):
-            for col_span in _split(grid.cells[1], most):
-                yield _cut_tile(image, scale, grid, row_span, col_span, extra, device)
+        for place in tile_places(grid, most, extra):
+            part = rescale_part(image, grid.rescaled_size, place.start, place.end)
+            images = pad(part.to(device), grid, place.first_cell, place.sides)
+            yield Tile(images, scale, grid, place.first_cell, place.rows, place.cols)
+
+
+def tile_places(grid: Grid, most: int, extra: int) -> Iterator[TilePlace]:
+    """Cut a grid into tiles that own at most `most` x `most` cells each, every cell in one, rows first; a tile has
+    `extra` cells around its own where the grid has them."""
+    for row_span in _split(grid.cells[0], most):
+        for col_span in _split(grid.cells[1], most):
+            yield _tile_place(grid, row_span, col_span, extra)
 
 
 def _split(count: int, most: int) -> list[tuple[int, int]]:
@@ -115,16 +139,8 @@ def _split(count: int, most: int) -> list[tuple[int, int]]:
     return list(itertools.pairwise(ends))
 
 
-def _cut_tile(
-    image: np.ndarray,
-    scale: int,
-    grid: Grid,
-    row_span: tuple[int, int],
-    col_span: tuple[int, int],
-    extra: int,
-    device: torch.device,
-) -> Tile:
-    """The tile that owns the cells of two spans, with `extra` cells around them where the grid has them."""
+def _tile_place(grid: Grid, row_span: tuple[int, int], col_span: tuple[int, int], extra: int) -> TilePlace:
+    """The tile that owns the cells of two spans."""
     first, sides, starts, ends = [], [], [], []
     for axis, (begin, end) in enumerate((row_span, col_span)):
         low, high = max(0, begin - extra), min(grid.padded_cells[axis], end + extra)
@@ -133,14 +149,14 @@ def _cut_tile(
         offset = grid.stride * low - grid.patch_size // 2  # of the tile's first padded pixel in the rescaled image
         starts.append(max(0, offset))
         ends.append(min(grid.rescaled_size[axis], offset + sides[-1]))
-    part = rescale_part(image, grid.rescaled_size, (starts[0], starts[1]), (ends[0], ends[1]))
-    return Tile(
-        pad(part.to(device), grid, (first[0], first[1]), (sides[0], sides[1])),
-        scale,
+    return TilePlace(
         grid,
         (first[0], first[1]),
         slice(row_span[0] - first[0], row_span[1] - first[0]),
         slice(col_span[0] - first[1], col_span[1] - first[1]),
+        (sides[0], sides[1]),
+        (starts[0], starts[1]),
+        (ends[0], ends[1]),
     )
 
 

@@ -36,6 +36,7 @@ class Proposals:
         areas: (N,) int64, pixels of each mask.
         stability: (N,) float32, or None when it was not asked for: IoU of the two masks that a higher and a lower
             threshold give (see `Proposer`); near 1 for masks with a sharp edge.
+        track_ids: (N,) int64, or None: the track of each mask through the frames of a video (see `tracking`).
     """
 
     scores: np.ndarray
@@ -46,6 +47,7 @@ class Proposals:
     image_size: tuple[int, int]
     areas: np.ndarray
     stability: np.ndarray | None = None
+    track_ids: np.ndarray | None = None
 
     @classmethod
     def from_masks(cls, masks: np.ndarray, scores: np.ndarray | Sequence[float] | None = None) -> "Proposals":
@@ -98,6 +100,7 @@ class Proposals:
             scales=self.scales[index],
             areas=self.areas[index],
             stability=None if self.stability is None else self.stability[index],
+            track_ids=None if self.track_ids is None else self.track_ids[index],
         )
 
     @property
@@ -209,8 +212,10 @@ class Proposals:
         return cut[cut.areas > 0]
 
     def to_coco(self, image_id: int, category_id: int = 1) -> list[dict[str, Any]]:
-        """Entries of a COCO results list: image_id, category_id, segmentation (RLE), bbox (xywh), score."""
+        """Entries of a COCO results list: image_id, category_id, segmentation (RLE), bbox (xywh), score, and track_id
+        where there are tracks."""
         xywh = np.concatenate([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], axis=1)
+        tracks = [{}] * len(self) if self.track_ids is None else [{"track_id": i} for i in self.track_ids.tolist()]
         return [
             {
                 "image_id": image_id,
@@ -218,8 +223,9 @@ class Proposals:
                 "segmentation": rle,
                 "bbox": box,
                 "score": float(str(score)),  # the shortest text that gives the same float32 again
+                **track,
             }
-            for rle, box, score in zip(self.rles, xywh.tolist(), self.scores, strict=True)
+            for rle, box, score, track in zip(self.rles, xywh.tolist(), self.scores, tracks, strict=True)
         ]
 
     def to_supervision(self) -> Any:
@@ -243,5 +249,6 @@ class Proposals:
             mask=self.masks,
             confidence=self.scores.copy(),
             class_id=np.zeros(len(self), int),
+            tracker_id=None if self.track_ids is None else self.track_ids.copy(),
             data=data,
         )

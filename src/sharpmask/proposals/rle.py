@@ -90,18 +90,30 @@ def runs_of_ones(rle: Rle) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decode_window(rle: Rle, left: int, top: int, right: int, bottom: int) -> np.ndarray:
-    """The mask's pixels within a box inside the image, bool (bottom - top, right - left); costs only the columns of
-    the box, which for small masks of large images is far less than decoding all of it."""
-    height = rle["size"][0]
-    begin, end = left * height, right * height
-    edges = decode_counts(rle).cumsum().clip(begin, end)
-    lengths = np.diff(edges, prepend=begin)
-    lengths = np.append(lengths, end - edges[-1] if edges.size else end - begin)
-    ones = np.arange(lengths.size) % 2 == 1
-    if edges.size % 2 == 0:
-        ones[-1] = False
-    columns = np.repeat(ones, lengths).reshape(right - left, height)
-    return columns[:, top:bottom].T
+    """The mask's pixels within a box inside the image, bool (bottom - top, right - left); costs the runs of the mask
+    and the pixels of the box, however large the image is."""
+    column, begin, end = column_runs(*runs_of_ones(rle), rle["size"][0])
+    begin, end = begin.clip(min=top), end.clip(max=bottom)
+    inside = (column >= left) & (column < right) & (begin < end)
+    change = np.zeros((right - left, bottom - top + 1), np.int8)
+    change[column[inside] - left, begin[inside] - top] = 1
+    change[column[inside] - left, end[inside] - top] -= 1
+    return change[:, :-1].cumsum(axis=1, dtype=np.int8).astype(bool).T
+
+
+def column_runs(starts: np.ndarray, ends: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Runs of ones of one mask (see `runs_of_ones`), cut where they go on in the next column: column, first row and
+    one past the last row of each piece, (R,) int64, column by column and downwards."""
+    run, column = _pieces(starts, ends, height)
+    begin = np.maximum(starts[run] - column * height, 0)
+    return column, begin, np.minimum(ends[run] - column * height, height)
+
+
+def _pieces(starts: np.ndarray, ends: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each piece of runs that are cut at the columns' ends: the run and the column."""
+    pieces = (ends - 1) // height - starts // height + 1
+    run = np.repeat(np.arange(starts.size), pieces)
+    return run, starts[run] // height + np.arange(run.size) - np.repeat(pieces.cumsum() - pieces, pieces)
 
 
 def encode_runs(
@@ -114,10 +126,7 @@ def encode_runs(
     height, width = image_size
     if count == 0:
         return EncodedMasks([], np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-    # Cut the runs at the columns' ends, so that boxes can be taken from them.
-    pieces = (ends - 1) // height - starts // height + 1
-    run = np.repeat(np.arange(starts.size), pieces)
-    column = starts[run] // height + np.arange(run.size) - np.repeat(pieces.cumsum() - pieces, pieces)
+    run, column = _pieces(starts, ends, height)  # cut, so that boxes can be taken from them
     begin = np.maximum(starts[run], column * height)
     end = np.minimum(ends[run], (column + 1) * height)
     boxes, areas = _boxes_and_areas(masks[run], column, begin - column * height, end - begin, count)
