@@ -27,6 +27,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard", "tensorboard"),
     "parquet": ("pyarrow", "pyarrow.parquet"),
     "supervision": ("supervision", "supervision"),
+    "web": ("fastapi", "fastapi"),
 }
 
 

@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate-patches": ("evaluate_patches", "measure the masks of canonical patches: IoU table"),
     "import-torch7": ("import_torch7", "turn a model of the Torch7 release into a weights file"),
     "load": ("load", "fetch a published model, import it once, and keep it for offline use"),
+    "serve": ("serve", "show a local web page and JSON API that find and export masks"),
     "doctor": ("doctor", "tell what is installed and whether it works here"),
     "baseline": ("baseline", "write the proposals of a classical method for comparison"),
 }
