@@ -18,7 +18,7 @@ from sharpmask.formats import FORMATS
 from sharpmask.proposals.result import Proposals
 from sharpmask.web import schemas
 from sharpmask.web.engine import Propose
-from sharpmask.web.export import check_export, export
+from sharpmask.web.export import MEDIA_TYPES, OTHER_TYPE, check_export, export
 from sharpmask.web.jobs import Busy, Stop, Stopped, TimedOut, Worker
 from sharpmask.web.limits import Limits
 from sharpmask.web.metrics import CONTENT_TYPE, Metrics
@@ -57,7 +57,8 @@ def make_router(state: State) -> APIRouter:
             return found, time.monotonic() - begin
 
         try:
-            check_image(upload, limits.max_pixels)
+            # In a thread: a header that was made to be slow must not stop the server.
+            await asyncio.to_thread(check_image, upload, limits.max_pixels)
             found, seconds = await _while_connected(request, state.model_worker.run(work, limits.timeout))
         except Exception:
             metrics.images.labels("failed").inc()
@@ -71,7 +72,7 @@ def make_router(state: State) -> APIRouter:
         "/v1/proposals",
         tags=["Masks"],
         response_model=schemas.Found,
-        responses=_problems(400, 408, 413, 415, 422, 429, 504),
+        responses=_problems(408, 413, 415, 422, 429, 504),
         openapi_extra=_body(
             {
                 "multipart/form-data": _FILE,
@@ -92,7 +93,7 @@ def make_router(state: State) -> APIRouter:
         "/v1/proposals/batch",
         tags=["Masks"],
         response_model=schemas.Batch,
-        responses=_problems(400, 408, 413, 415, 422, 429),
+        responses=_problems(408, 413, 415, 422, 429),
         openapi_extra=_body({"multipart/form-data": _FILES}),
     )
     async def batch(request: Request, settings: Settings) -> Response:
@@ -115,9 +116,9 @@ def make_router(state: State) -> APIRouter:
         responses={
             200: {
                 "description": "The file, or a ZIP where the format has several; the header says its name.",
-                "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+                "content": {kind: {} for kind in sorted({*MEDIA_TYPES.values(), OTHER_TYPE})},
             },
-            **_problems(400, 408, 413, 422, 429, 501, 504),
+            **_problems(408, 413, 422, 429, 501, 504),
         },
     )
     async def write_export(request: Request, wanted: ExportRequest) -> Response:
@@ -136,8 +137,8 @@ def make_router(state: State) -> APIRouter:
         tags=["Masks"],
         response_class=Response,
         responses={
-            200: {"description": "The picture.", "content": {"image/jpeg": {"schema": _BYTES["schema"]}}},
-            **_problems(400, 408, 413, 415, 422, 429, 504),
+            200: {"description": "The picture.", "content": {"image/jpeg": _BYTES}},
+            **_problems(408, 413, 415, 422, 429, 504),
         },
         openapi_extra=_body({"multipart/form-data": _FILE, "application/octet-stream": _BYTES}),
     )
@@ -146,7 +147,7 @@ def make_router(state: State) -> APIRouter:
         a browser that cannot show its format."""
         state.file_worker.check_room()
         upload = await read_one(request)
-        check_image(upload, limits.max_pixels)
+        await asyncio.to_thread(check_image, upload, limits.max_pixels)
 
         def work(stop: Stop) -> bytes:
             image = Image.fromarray(decode(upload, limits.max_pixels))
@@ -259,19 +260,22 @@ _FILES: dict[str, Any] = {
 }
 _MEANINGS = {
     400: "The host name is not this server's, or the body cannot be parsed.",
+    403: "The request comes from the page of another site.",
     408: "The body took too long to arrive.",
     413: "The body, an image or a number of things is larger than allowed.",
     415: "The body is no image, or of a type that is not read.",
     422: "A setting, a mask or the image's data is wrong.",
     429: "The queue is full; the header `Retry-After` says when to try again.",
     501: "The format needs a package that the server does not have.",
+    503: "The server is being stopped.",
     504: "It took too long and was given up.",
 }
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     found: dict[int | str, dict[str, Any]] = {
-        status: {"model": schemas.Problem, "description": _MEANINGS[status]} for status in statuses
+        status: {"model": schemas.Problem, "description": _MEANINGS[status]}
+        for status in sorted({400, 403, 503, *statuses})
     }
     if 429 in found:
         found[429]["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}

@@ -44,12 +44,15 @@ def create_app(
     metrics = Metrics()
     state = State(propose, model, limits, local, metrics, Worker("model", limits.queue), Worker("files", limits.queue))
     metrics.watch(state.model_worker)
+    workers = (state.model_worker, state.file_worker)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        for worker in workers:
+            worker.start()
         yield
-        state.model_worker.close()
-        state.file_worker.close()
+        for worker in workers:
+            worker.close()
 
     app = FastAPI(
         title="sharpmask",
@@ -60,6 +63,12 @@ def create_app(
         lifespan=lifespan,
         separate_input_output_schemas=False,
     )
+
+    def stop_work() -> None:
+        for worker in workers:
+            worker.stop()
+
+    app.state.stop_work = stop_work  # called before the server waits for its last answers
     app.include_router(make_router(state))
     _add_pages(app)
     _add_errors(app, limits)
@@ -119,9 +128,12 @@ def _add_errors(app: FastAPI, limits: Limits) -> None:
         return answer(error.status_code, str(error.detail), dict(error.headers or {}))
 
     @app.exception_handler(ClientGone)
-    @app.exception_handler(Stopped)
     async def nobody_waits(request: Request, error: Exception) -> JSONResponse:
         return answer(499, "the client closed the connection")
+
+    @app.exception_handler(Stopped)
+    async def stopping(request: Request, error: Exception) -> JSONResponse:
+        return answer(503, "the server is being stopped")
 
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:

@@ -18,14 +18,15 @@ from sharpmask.web.limits import MAX_RUNS, Limits
 from sharpmask.web.schemas import ExportRequest, ImageToExport
 from sharpmask.web.uploads import Refused, file_stem, safe_name
 
-_MEDIA_TYPES = {
+MEDIA_TYPES = {
     ".geojson": "application/geo+json",
     ".json": "application/json",
     ".png": "image/png",
-    ".txt": "text/plain; charset=utf-8",
+    ".txt": "text/plain",
     ".xml": "application/xml",
     ".zip": "application/zip",
 }
+OTHER_TYPE = "application/octet-stream"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Exported:
 
     @property
     def media_type(self) -> str:
-        return _MEDIA_TYPES.get(Path(self.name).suffix, "application/octet-stream")
+        return MEDIA_TYPES.get(Path(self.name).suffix, OTHER_TYPE)
 
 
 def check_export(request: ExportRequest, limits: Limits) -> list[Proposals]:

@@ -6,7 +6,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -27,7 +28,7 @@ class TimedOut(Exception):
 
 
 class Stopped(Exception):
-    """Raised by work that notices that nobody waits for it."""
+    """The work was given up: raised by work that notices that nobody waits for it, and to who waits at the end."""
 
 
 @dataclass(eq=False)
@@ -51,7 +52,13 @@ class Worker:
         self._changed = threading.Condition()
         self._closed = False
         self._seconds = 1.0  # a running mean over the last few pieces of work
-        self._thread = threading.Thread(target=self._work, name=f"sharpmask-{name}", daemon=True)
+        self._name = name
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin, also once more after `close`."""
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name=f"sharpmask-{self._name}", daemon=True)
         self._thread.start()
 
     @property
@@ -64,7 +71,7 @@ class Worker:
 
     @property
     def alive(self) -> bool:
-        return self._thread.is_alive()
+        return self._thread is not None and self._thread.is_alive()
 
     def check_room(self) -> None:
         """Raises Busy when no place is free."""
@@ -77,6 +84,7 @@ class Worker:
         Raises:
             Busy: no place is free.
             TimedOut: it was not done within `seconds`, waiting included.
+            Stopped: the worker is closed.
         """
         job = _Job(function)
         with self._changed:
@@ -93,19 +101,31 @@ class Worker:
             answer.cancel()
             self._abandon(job)
 
-    def close(self) -> None:
-        """Stop the running work, drop the waiting, and end the thread."""
+    def stop(self) -> None:
+        """Take no more work, drop what waits, and tell the running work to stop; does not wait until it does.
+
+        May be called by a signal handler: the lock lets a thread in that holds it already.
+        """
         with self._changed:
             self._closed = True
             jobs = [*self._waiting, *([self._running] if self._running else [])]
             self._changed.notify_all()
         for job in jobs:
+            with suppress(InvalidStateError):  # it was done a moment ago
+                job.future.set_exception(Stopped())
             self._abandon(job)
-        self._thread.join(timeout=10)
+
+    def close(self) -> None:
+        """Stop, and wait for the thread to end."""
+        self.stop()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
 
     def _check_room(self) -> None:
         # The thread takes a job a moment after it came, so that an idle worker's queue may hold one more.
-        if self._closed or len(self._waiting) >= self.places + (not self.running):
+        if self._closed:
+            raise Stopped
+        if len(self._waiting) >= self.places + (not self.running):
             raise Busy(max(1, math.ceil(self._seconds)))
 
     def _abandon(self, job: _Job) -> None:
@@ -130,13 +150,14 @@ class Worker:
             del job  # and with it the image, which may be large
 
     def _do(self, job: _Job) -> None:
-        if not job.future.set_running_or_notify_cancel():
-            return
         begin = time.monotonic()
         try:
-            result = job.function(job.stop.is_set)
+            if not job.future.set_running_or_notify_cancel():
+                return
+            job.future.set_result(job.function(job.stop.is_set))
+        except InvalidStateError:  # `stop` has given the answer
+            return
         except BaseException as error:  # whatever happens: the thread goes on
-            job.future.set_exception(error)
-        else:
-            job.future.set_result(result)
+            with suppress(InvalidStateError):
+                job.future.set_exception(error)
         self._seconds += 0.3 * (time.monotonic() - begin - self._seconds)

@@ -69,14 +69,13 @@ def serve(
             limit_concurrency=_CONNECTIONS,
             timeout_graceful_shutdown=3,
         )
-        server = uvicorn.Server(config)
 
-        def stop(number: int, frame: FrameType | None) -> None:
-            server.should_exit = True
+        class Server(uvicorn.Server):
+            def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+                app.state.stop_work()  # so that nobody has to be waited for
+                super().handle_exit(sig, frame)
 
-        # uvicorn sends itself the signal that stopped it again when it has finished; this one then does no harm.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
+        server = Server(config)
         url = f"http://{_in_url(address)}:{listener.getsockname()[1]}/"
         if not local:
             print(
@@ -87,7 +86,14 @@ def serve(
         print(f"sharpmask serve: {url} is ready ({name}); API: {url}docs; Ctrl-C stops", flush=True)
         if open_browser:
             webbrowser.open(url)
-        server.run(sockets=[listener])
+        # uvicorn's own handlers are there while it runs. When it has finished it sends itself the signal that stopped
+        # it once more, for the handlers that were there before: these do no harm.
+        before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            server.run(sockets=[listener])
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
         print("sharpmask serve: stopped")
 
 

@@ -20,7 +20,9 @@ from sharpmask.web.limits import Limits
 
 # Pillow's names. Not all that it knows: some of its formats run other programs. AVIF came with Pillow 11.3.
 Image.init()
-FORMATS: list[str] = [name for name in ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM") if name in Image.OPEN]
+FORMATS: list[str] = [
+    name for name in ("JPEG", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "PPM") if name in Image.OPEN
+]
 
 
 class Refused(Exception):
@@ -48,7 +50,7 @@ def safe_name(name: str | None) -> str:
 
 def file_stem(name: str) -> str:
     """A name for a file to be written about `name`: only characters that every system allows."""
-    return re.sub(r"[^\w .()+-]", "_", PurePosixPath(name).stem).strip(" .")[:60] or "image"
+    return re.sub(r"[^\w .,()+&'@=-]", "_", PurePosixPath(name).stem).strip(" .")[:60] or "image"
 
 
 async def read_one(request: Request) -> Upload:

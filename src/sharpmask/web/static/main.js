@@ -67,6 +67,7 @@ async function search() {
     if (picture?.width !== width || picture.height !== height) {
       // A format that the browser does not know, or that it turns another way.
       picture = await createImageBitmap(await getPicture(file, signal));
+      if (signal.aborted) return;
       showPhoto(picture, width, height);
     }
     image = { ...found.image, file_name: file.name || "image.png" };
