@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -100,12 +101,16 @@ def _is_image_file(path: Path) -> bool:
     return path.suffix.lower() in SUFFIXES and not path.name.startswith(".") and path.is_file()
 
 
-def open_image(path: Path) -> Image.Image:
-    """`Image.open` without Pillow's own size limit (a warning, then an error), which the callers replace."""
+def open_image(source: Path | IO[bytes], formats: list[str] | None = None) -> Image.Image:
+    """`Image.open`, which reads the header only, without Pillow's own size limit (a warning, then an error).
+
+    Whoever decodes the image must check its size first, as `read_image` does. `formats`: Pillow's names of the formats
+    to try; None: all. Raises whatever Pillow's decoders raise.
+    """
     with _open_lock:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path)
+            return Image.open(source, formats=formats)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
 
