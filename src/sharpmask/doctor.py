@@ -27,6 +27,9 @@ EXTRAS = {
     "tensorboard": ("tensorboard", "tensorboard"),
     "parquet": ("pyarrow", "pyarrow.parquet"),
     "supervision": ("supervision", "supervision"),
+    "bulk": ("fsspec", "fsspec"),
+    "s3": ("s3fs", "s3fs"),
+    "ray": ("ray", "ray.data"),
 }
 
 
