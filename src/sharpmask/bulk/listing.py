@@ -220,7 +220,7 @@ def _base(source: str) -> str:
     """The folder of a file or pattern: what stands before the first part with a wildcard, without the file's name."""
     fixed = re.split(r"[{*]" if is_url(source) else r"[{*?\[]", source, maxsplit=1)[0]
     path = local_path(fixed)
-    return posixpath.dirname(fixed) if path is None else os.path.dirname(os.path.abspath(path))
+    return posixpath.dirname(fixed) if path is None else os.path.abspath(os.path.dirname(path))
 
 
 def _is_folder(source: str) -> bool:

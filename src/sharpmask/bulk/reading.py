@@ -175,7 +175,7 @@ class SourceCheck:
                 return
         raise SourceDown(
             f"the source does not answer: {failed.key} ({why}), and no other image that was tried could be read; run "
-            "the same command again when it does, or with --unreadable record if these images are really gone"
+            "the same command again when it does, or with --when-all-fail record if these images are really gone"
         )
 
     def _sees(self, probe: ChunkReader, item: Item) -> bool:

@@ -32,7 +32,7 @@ class BulkOptions:
         device: as for `Proposer`.
         chunk_size: images written, and done again after a kill, together; None: 64, or that of the run's plan.
         check_source: list the source again when a run goes on, and refuse if it has changed.
-        record_unreadable: make errors of unreadable images even if no other image can be read either.
+        record_all: see `Job`.
         source: how to read the source.
         worker: limits of the processes.
         patience: with a source or destination that does not answer.
@@ -47,7 +47,7 @@ class BulkOptions:
     device: str | None = None
     chunk_size: int | None = None
     check_source: bool = True
-    record_unreadable: bool = False
+    record_all: bool = False
     source: SourceOptions = field(default_factory=SourceOptions)
     worker: WorkerOptions = field(default_factory=WorkerOptions)
     patience: Patience = field(default_factory=Patience)
@@ -122,7 +122,7 @@ def propose_bulk(
             listing = Listing(source, options.source)
             if options.check_source:
                 require_same(plan, factory.describe(), options.chunk_size, listing)
-        job = Job(plan, listing.base, factory, options.worker, options.patience, options.record_unreadable)
+        job = Job(plan, listing.base, factory, options.worker, options.patience, options.record_all)
         return _run(job, options)
 
 

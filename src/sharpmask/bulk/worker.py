@@ -2,12 +2,10 @@
 
 The process has the model and touches the image data; whatever an image does to it (a crash in a decoder, all memory
 used, no end) costs that process and nothing else. It is started again and the image tried again, a bounded number of
-times; then the image is given up, but only if a blank picture still goes through: otherwise the machine or the model
-is at fault, and `WorkerBroken` ends the run instead of turning every image into an error.
+times.
 """
 
 import contextlib
-import io
 import multiprocessing
 import os
 import signal
@@ -87,7 +85,7 @@ class Failed:
 
 
 class WorkerBroken(SharpMaskError):
-    """The process cannot be started, or fails at pictures that are sound."""
+    """The process cannot be started, or fails at every image."""
 
 
 class _Lost(Exception):
@@ -111,16 +109,16 @@ class Worker:
         self._process: Any = None
         self._connection: Connection | None = None
 
-    def propose(self, data: bytes, image_id: int, key: str) -> Found | Failed:
-        """Decode one image file and find its proposals.
+    def propose(self, data: bytes, image_id: int, key: str, *, attempts: int | None = None) -> Found | Failed:
+        """Decode one image file and find its proposals, trying as often as the options, or `attempts`, say.
 
         Raises:
             WorkerBroken: the process cannot work at all.
             SharpMaskError: the model or the options cannot be used.
             Stopped: the run has ended.
         """
-        reason = ""
-        for _ in range(self.options.attempts):
+        reason, tries = "", attempts or self.options.attempts
+        for _ in range(tries):
             try:
                 answer, *rest = self._ask((data, image_id, key))
             except _Lost as error:
@@ -136,23 +134,7 @@ class Worker:
                 raise SharpMaskError(rest[0])
             reason = rest[0]
             self.close()  # a process that has failed in an unforeseen way (CUDA, memory) is not to be trusted
-        self._require_sound(key, reason)
-        return Failed("worker", f"{reason} ({self.options.attempts} attempts)")
-
-    def _require_sound(self, key: str, reason: str) -> None:
-        """`WorkerBroken` unless a blank picture goes through."""
-        for _ in range(_STARTS):  # the process may be killed from outside just now
-            try:
-                answer, *rest = self._ask((_blank(), 0, "a blank picture"))
-            except _Lost as error:
-                answer, rest = "failed", [str(error)]
-            if answer == "found":
-                return
-            self.close()
-        raise WorkerBroken(
-            f"{key}: {reason}; but a blank picture fails too ({rest[0]}): it is not the image but the machine or the "
-            "model. Fewer --workers need less memory; run the same command again to go on"
-        )
+        return Failed("worker", f"{reason} (tried {tries} times)")
 
     def _ask(self, message: Any) -> tuple[Any, ...]:
         """Send to the process, started if need be, and wait for its answer; `_Lost` when it ends or takes too long."""
@@ -308,11 +290,3 @@ def _offer_to_oom_killer() -> None:
     """When the machine runs out of memory, Linux shall end this process and not the driver."""
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("500")
-
-
-def _blank() -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.new("RGB", (64, 64), (128, 128, 128)).save(file, "png")
-    return file.getvalue()

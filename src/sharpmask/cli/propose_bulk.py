@@ -47,10 +47,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--read-timeout", type=float, default=60.0, metavar="S", help="seconds for one remote read")
     add("--read-attempts", type=int, default=4, help="tries of a read or write that fails for a passing reason")
     add(
-        "--unreadable",
+        "--when-all-fail",
         choices=["stop", "record"],
         default="stop",
-        help="when no image can be read any more: stop the run, or record each as an error",
+        help="when no image can be read, or goes through, any more: stop the run, or record each as an error",
     )
     add(
         "--check-source",
@@ -76,7 +76,7 @@ def run(args: Namespace) -> int:
         device=args.device,
         chunk_size=args.chunk_size,
         check_source=args.check_source,
-        record_unreadable=args.unreadable == "record",
+        record_all=args.when_all_fail == "record",
         source=SourceOptions(args.source_format, args.column, args.key_column),
         worker=WorkerOptions(threads=args.threads, timeout=args.timeout, attempts=args.attempts),
         patience=Patience(attempts=args.read_attempts, timeout=args.read_timeout),
