@@ -94,17 +94,18 @@ def start(arguments: list[str]) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, __file__, "--drive", *arguments], stderr=subprocess.PIPE)
 
 
-def one_life(arguments: list[str], engine: str, dice: random.Random, tally: Tally) -> bool:
-    """Start a driver, kill some workers, then the driver unless it ends by itself; whether it ended."""
+def one_life(arguments: list[str], engine: str, span: float, dice: random.Random, tally: Tally) -> bool:
+    """Start a driver, kill some workers, then the driver unless it ends by itself; whether it ended. `span`: seconds
+    in which the kills fall."""
     driver = start(arguments)
     # Fewer than the attempts an image has: none shall become an error for kills from outside.
     for _ in range(dice.randrange(ATTEMPTS)):
-        time.sleep(dice.uniform(0.2, 1.5))
+        time.sleep(dice.uniform(0.1, span / 4))
         if alive := workers_of(driver.pid, engine):
             tally.counts["worker kills"] += kill(dice.choice(alive))
     before = workers_of(driver.pid, engine)
     try:
-        errors = driver.communicate(timeout=dice.uniform(0.2, 6.0))[1]
+        errors = driver.communicate(timeout=dice.uniform(0.2, span))[1]
     except subprocess.TimeoutExpired:
         before = workers_of(driver.pid, engine)
         tally.counts["driver kills"] += kill(driver.pid)
@@ -164,6 +165,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=60, help="lives of drivers")
     parser.add_argument("--images", type=int, default=300, help="in a job")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--faults", default=",".join(KINDS), help="pictures that are mixed into a job, one of each")
     parser.add_argument("--drive", nargs=4, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.drive:
@@ -179,15 +181,15 @@ def main() -> int:
         rounds = jobs = 0
         while rounds < args.rounds:
             folder = Path(scratch) / f"job{jobs}"
-            chosen = dice.sample(range(args.images), len(KINDS))
-            faults = dict(zip(chosen, KINDS, strict=True))
+            kinds = args.faults.split(",")
+            faults = dict(zip(dice.sample(range(args.images), len(kinds)), kinds, strict=True))
             write_pictures(folder / "in", args.images, faults)
             (folder / "log").touch()
             arguments = [str(folder / "in"), str(folder / "out"), str(folder / "log"), args.engine]
             done = False
             while not done and rounds < args.rounds:
                 rounds += 1
-                done = one_life(arguments, args.engine, dice, tally)
+                done = one_life(arguments, args.engine, 0.02 * args.images, dice, tally)
             last = start(arguments)  # undisturbed: what is missing, or nothing
             errors = last.communicate()[1]
             if last.returncode:

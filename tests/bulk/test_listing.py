@@ -241,9 +241,10 @@ def test_what_a_source_cannot_be(tmp_path: Path) -> None:
             listed(source)
     listing, items = listed(tmp_path / "mixed", kind="webdataset")
     assert [item.key for item in items] == ["b.tar/1.jpg"] and listing.left_out == 1
-    for wrong in ({"kind": "zip"}, {"kind": "list", "column": "x"}):
-        with pytest.raises(ConfigError):
-            SourceOptions(**wrong)
+    with pytest.raises(ConfigError, match="source format 'zip'"):
+        SourceOptions("zip")
+    with pytest.raises(ConfigError, match="are for Parquet"):
+        listed(tmp_path / "mixed" / "a.jpg", column="x")
 
 
 def test_a_folder_and_a_list_by_http(tmp_path: Path, serve: Callable[[Path], Any]) -> None:

@@ -59,7 +59,7 @@ def test_bad_options_write_nothing(
 ) -> None:
     assert main(["propose-bulk", str(source), str(tmp_path / "out"), *options]) == 2
     assert capsys.readouterr().err.startswith("sharpmask propose-bulk: ")
-    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_results_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

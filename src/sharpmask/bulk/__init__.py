@@ -10,6 +10,6 @@ to the same `chunk.ChunkRunner`, which reads the images (reading.py) and gives t
 from sharpmask.errors import MissingExtraError
 
 try:
-    import pyarrow.parquet  # noqa: F401
+    import pyarrow  # noqa: F401
 except ImportError as error:
     raise MissingExtraError("pyarrow", "bulk", "propose-bulk") from error

@@ -54,7 +54,7 @@ class SourceOptions:
         key_column: the column of keys in Parquet files; None: the path, or file and row number.
 
     Raises:
-        ConfigError: a kind that does not exist, or columns for another kind than Parquet.
+        ConfigError: a kind that does not exist.
     """
 
     kind: str | None = None
@@ -64,8 +64,6 @@ class SourceOptions:
     def __post_init__(self) -> None:
         if self.kind not in (None, *KINDS):
             raise ConfigError(f"source format '{self.kind}': must be one of {', '.join(KINDS)}")
-        if (self.column or self.key_column) and self.kind not in (None, "parquet"):
-            raise ConfigError(f"columns are for Parquet, not for a source of the format {self.kind}")
 
 
 class Listing:
@@ -105,6 +103,8 @@ class Listing:
             self.columns: Columns | None = None
             if self.kind == "parquet":
                 self.columns = self._find_columns()
+            elif self.options.column or self.options.key_column:
+                raise ConfigError(f"{source} holds {self.kind}: --column and --key-column are for Parquet")
         except SharpMaskError:
             raise
         except Exception as error:

@@ -60,7 +60,7 @@ class Plan:
     left_out: int
     options: dict[str, Any]
     source: str
-    _file: tuple[int, Any] | None = field(default=None, repr=False)
+    _file: tuple[int, Any] | None = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_file": None}

@@ -110,18 +110,15 @@ def propose_bulk(
     options = options or BulkOptions()
     place = Place(destination, options.patience)
     _require_apart(source, place)
+    listing = Listing(source, options.source)
     with place.claimed():
         plan = read_plan(place)
         if plan is None:
             if place.names("images"):
                 raise ConfigError(f"{place} holds results but no plan (_plan/plan.json): choose another destination")
-            listing = Listing(source, options.source)
             plan = make_plan(place, listing, options.chunk_size or CHUNK_SIZE, factory.describe())
         else:
-            require_same(plan, factory.describe(), options.chunk_size, None)
-            listing = Listing(source, options.source)
-            if options.check_source:
-                require_same(plan, factory.describe(), options.chunk_size, listing)
+            require_same(plan, factory.describe(), options.chunk_size, listing if options.check_source else None)
         job = Job(plan, listing.base, factory, options.worker, options.patience, options.record_all)
         return _run(job, options)
 
