@@ -96,8 +96,14 @@ def start(arguments: list[str]) -> "subprocess.Popen[bytes]":
 
 def one_life(arguments: list[str], engine: str, span: float, dice: random.Random, tally: Tally) -> bool:
     """Start a driver, kill some workers, then the driver unless it ends by itself; whether it ended. `span`: seconds
-    in which the kills fall."""
+    in which the kills fall: from the start in one life of four, else from the first picture that it begins."""
+    log = Path(arguments[2])
+    before_it = log.stat().st_size
     driver = start(arguments)
+    if dice.random() < 0.75:
+        end = time.monotonic() + 180
+        while log.stat().st_size == before_it and driver.poll() is None and time.monotonic() < end:
+            time.sleep(0.02)
     # Fewer than the attempts an image has: none shall become an error for kills from outside.
     for _ in range(dice.randrange(ATTEMPTS)):
         time.sleep(dice.uniform(0.1, span / 4))

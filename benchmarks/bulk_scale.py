@@ -1,17 +1,20 @@
 """What a million images cost: measured here for a few, and a model on paper for many machines.
 
-    python benchmarks/bulk_scale.py --images DIR [--count 40] [--repeats 3] [--machines 1 4 16 64 --cores 16]
+    python benchmarks/bulk_scale.py --images DIR [--count 40] [--repeats 3] [--machines 1 4 16 64] [--cores 16]
 
 Measures (1) the cost of one image by stage, one process, one thread; (2) the throughput of the local engine with 1 and
 2 worker processes, in turn, and what the driver beside them costs; (3) listing, checking and counting. The model takes
-these figures, and nothing else but what it prints as assumed.
+these figures, and nothing else but what it prints as assumed. With the extra `ray` also (4) chunks a second of Ray's
+driver.
 """
 
 import argparse
 import itertools
+import math
 import os
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -155,59 +158,84 @@ def measure_listing(count: int, scratch: Path) -> dict[str, float]:
     }
 
 
-def model(
-    stages: Stages,
-    one: float,
-    two: float,
-    start: float,
-    driver: float,
-    listing: dict[str, float],
-    args: argparse.Namespace,
-) -> None:
+def measure_ray(scratch: Path, chunks: int) -> float:
+    """Chunks a second that Ray's driver can give out and take back, at least: of one tiny picture each, two actors."""
+    from fake_proposer import FakeFactory, write_pictures
+    from sharpmask.bulk.engine_ray import run_ray
+
+    os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)  # for Ray's processes
+    write_pictures(scratch / "tiny", chunks)
+    listing = Listing(str(scratch / "tiny"))
+    plan = make_plan(Place(str(scratch / "ray")), listing, 1, {})
+    ends: list[float] = []
+    run_ray(
+        Job(plan, listing.base, FakeFactory()),
+        range(plan.chunks),
+        device="cpu",
+        workers=2,
+        on_chunk=lambda counts: ends.append(time.perf_counter()),
+    )
+    return (len(ends) - 1) / (ends[-1] - ends[0])
+
+
+@dataclass
+class Measured:
+    """What the model is made from; rates in images a second, times in seconds, of one image where nothing is said."""
+
+    stages: Stages
+    one: float  # process
+    two: float  # processes
+    start: float  # of a worker, to its first image
+    driver: float  # CPU beside the workers
+    listing: dict[str, float]
+    ray: float | None  # chunks a second
+
+
+def model(args: argparse.Namespace, measured: Measured) -> None:
     """Print what a million images cost on N machines."""
-    efficiency = two / (2 * one)
-    core_rate = one * efficiency
+    stages, listing = measured.stages, measured.listing
+    core_rate, chunks = measured.two / 2, MILLION / CHUNK_SIZE
     print(f"\nA million images on N machines of {args.cores} cores, one worker process a core (model)")
     print(
-        f"Assumed: every core as here with both cores busy ({core_rate:.3f} images/s: {100 * efficiency:.0f} % of one "
-        f"alone); photos as here; {args.link:g} MB/s a machine; listings of an object store in pages of 1,000, "
-        f"{1000 * args.page:g} ms each; the limits that S3 documents for a prefix, 5,500 GET and 3,500 PUT/s."
+        f"Assumed: each core does {core_rate:.3f} images/s, as here with both busy; photos as here; an object store "
+        f"answers in {1000 * args.latency:g} ms and lists 1,000 names a page; S3's documented limits for a prefix."
     )
     print(f"core-hours             {MILLION / core_rate / 3600:,.0f}")
-    print(f"results                {stages.bytes_out * MILLION / 1e9:,.0f} GB in {2 * MILLION // CHUNK_SIZE:,} files")
-    print(f"read                   {stages.bytes_in * MILLION / 1e9:,.0f} GB, {MILLION:,} GET")
+    print(f"results                {stages.bytes_out * MILLION / 1e9:,.0f} GB in {2 * chunks:,.0f} files")
+    print(f"read                   {stages.bytes_in * MILLION / 1e9:,.0f} GB in {MILLION:,} GET")
     print(f"plan                   {listing['bytes'] * MILLION / 1e6:,.0f} MB")
-    serial = {
-        "list and plan": listing["plan"] * MILLION,
-        "pages": MILLION / 1000 * args.page,
-        "check on restart": listing["check"] * MILLION,
-        "count at the end": listing["count"] * MILLION,
+    once = {
+        "list and plan": listing["plan"] * MILLION + MILLION / 1000 * args.latency,
+        "count at the end": listing["count"] * MILLION + chunks * args.latency / 8,  # read eight at a time
     }
-    print("once, in the driver    " + ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in serial.items()))
-    print(
-        f"driver beside workers  {1000 * driver:.1f} ms an image, {100 * driver * core_rate:.1f} % of a worker's core"
-    )
-    fixed = serial["list and plan"] + serial["pages"] + serial["count at the end"] + start
-    print(f"\n{'machines':>8} {'hours':>8} {'images/s':>9} {'read MB/s':>10} {'GET/s':>8} {'PUT/s':>7} {'fixed %':>8}")
+    print("once, in the driver    " + ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in once.items()))
+    share = 100 * measured.driver * core_rate
+    print(f"beside each worker     {1000 * measured.driver:.1f} ms CPU an image, {share:.1f} % of its core")
+    fixed = sum(once.values()) + measured.start
+    print(f"\n{'machines':>8} {'hours':>7} {'images/s':>9} {'read MB/s':>10} {'PUT/s':>7} {'idle %':>7} {'fixed %':>8}")
     for machines in args.machines:
-        rate = machines * args.cores * core_rate
-        seconds = MILLION / rate + fixed
+        workers = machines * args.cores
+        ideal = MILLION / (workers * core_rate)
+        work = math.ceil(chunks / workers) * CHUNK_SIZE / core_rate  # the last round of chunks is not full
+        seconds = work + fixed
+        rate = MILLION / seconds
         print(
-            f"{machines:>8} {seconds / 3600:>8.1f} {rate:>9.1f} {rate * stages.bytes_in / 1e6:>10.1f} {rate:>8.1f} "
-            f"{2 * rate / CHUNK_SIZE:>7.2f} {100 * fixed / seconds:>8.1f}"
+            f"{machines:>8} {seconds / 3600:>7.1f} {rate:>9.1f} {rate * stages.bytes_in / 1e6:>10.1f} "
+            f"{2 * rate / CHUNK_SIZE:>7.2f} {100 * (1 - ideal / work):>7.1f} {100 * fixed / seconds:>8.1f}"
         )
-    per_machine = args.cores * core_rate
-    print("\nWhere the bottleneck moves, in machines:")
+    machine = args.cores * core_rate
     limits = {
-        "the driver's listing and counting take as long as all workers": MILLION / per_machine / fixed,
-        "5,500 GET/s of one prefix": 5500 / per_machine,
-        "3,500 PUT/s of one prefix": 3500 * CHUNK_SIZE / 2 / per_machine,
-        f"a source that gives {args.source_rate:g} MB/s": args.source_rate * 1e6 / stages.bytes_in / per_machine,
+        f"fewer chunks than workers (a smaller --chunk-size than {CHUNK_SIZE})": chunks / args.cores,
+        "listing and counting take as long as all the workers": MILLION / machine / fixed,
+        "5,500 GET/s of one prefix (spread the source over several)": 5500 / machine,
+        "3,500 PUT/s of one prefix": 3500 * CHUNK_SIZE / 2 / machine,
+        f"a source that gives {args.source_rate:g} MB/s": args.source_rate * 1e6 / stages.bytes_in / machine,
     }
+    if measured.ray is not None:
+        limits[f"Ray's driver at the {measured.ray:.0f} chunks/s seen here"] = measured.ray * CHUNK_SIZE / machine
+    print("\nThe next limit comes at so many machines:")
     for name, machines in sorted(limits.items(), key=lambda entry: entry[1]):
-        print(f"{machines:>12,.0f}  {name}")
-    share = per_machine * stages.bytes_in / 1e6 / args.link
-    print(f"One machine's own link is used to {100 * share:.2f} %.")
+        print(f"{machines:>8,.0f}  {name}")
 
 
 def main() -> None:
@@ -221,9 +249,9 @@ def main() -> None:
     parser.add_argument("--listing", type=int, default=200_000, help="names to list")
     parser.add_argument("--machines", type=int, nargs="+", default=[1, 4, 16, 64])
     parser.add_argument("--cores", type=int, default=16)
-    parser.add_argument("--link", type=float, default=1250.0, help="MB/s of a machine's network")
     parser.add_argument("--source-rate", type=float, default=1000.0, help="MB/s of the whole source")
-    parser.add_argument("--page", type=float, default=0.1, help="seconds for a page of 1,000 names")
+    parser.add_argument("--latency", type=float, default=0.05, help="seconds an object store takes to answer")
+    parser.add_argument("--ray-chunks", type=int, default=300, help="chunks to measure Ray's driver with; 0: leave out")
     args = parser.parse_args()
     import torch
 
@@ -260,10 +288,12 @@ def main() -> None:
             f"\n{args.listing:,} names: plan {1e6 * listing['plan']:.1f}, check {1e6 * listing['check']:.1f}, "
             f"count {1e6 * listing['count']:.1f} µs an image; {listing['bytes']:.1f} bytes of plan an image"
         )
-    one, two = (statistics.median(run["steady"] for run in runs[workers]) for workers in (1, 2))
-    start = statistics.median(run["start"] for run in runs[1])
-    driver = statistics.median(run["driver"] for run in runs[2])
-    model(args, stages, one, two, start, driver, listing)
+        ray = measure_ray(scratch, args.ray_chunks) if args.ray_chunks else None
+        if ray is not None:
+            print(f"Ray's driver and two actors: {ray:.0f} chunks of one tiny picture a second")
+    middle = {n: {k: statistics.median(r[k] for r in found) for k in found[0]} for n, found in runs.items()}
+    one, two = middle[1], middle[2]
+    model(args, Measured(stages, one["steady"], two["steady"], two["start"], two["driver"], listing, ray))
 
 
 if __name__ == "__main__":

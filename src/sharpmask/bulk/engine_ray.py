@@ -67,6 +67,7 @@ def run_ray(
     if own:
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR)
+            logging.getLogger("ray.data").setLevel(logging.ERROR)
         except (ConnectionError, ValueError, RuntimeError) as error:
             address = os.environ.get("RAY_ADDRESS", "a cluster on this machine")
             raise ConfigError(f"Ray cannot be reached at {address}: {error}") from error
