@@ -1,6 +1,7 @@
 """Any image to an 8-bit RGB array, and a list of inputs to a list of image files."""
 
 import glob
+import io
 import os
 import threading
 from collections.abc import Sequence
@@ -49,21 +50,36 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> np.ndarr
         kind = type(source).__name__
         raise ImageError(f"cannot read an image from a {kind}: give a path, a PIL image or a NumPy array (H,W,3)")
     path = Path(source)
+    return _decode(path, str(path), max_pixels)
+
+
+def decode_image(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read the content of an image file as `read_image` reads the file; `name` stands in the messages.
+
+    Raises:
+        ImageError: truncated or of an unknown format; more than `max_pixels` pixels; no pixels.
+    """
+    if not data:
+        raise ImageError(f"{name}: empty, not an image")
+    return _decode(io.BytesIO(data), name, max_pixels)
+
+
+def _decode(file: Path | io.BytesIO, name: str, max_pixels: int) -> np.ndarray:
     try:
-        with open_image(path) as image:
-            return _from_pil(image, str(path), max_pixels)
+        with open_image(file) as image:
+            return _from_pil(image, name, max_pixels)
     except ImageError:
         raise
     except FileNotFoundError as error:
-        raise ImageError(f"{path}: no such file") from error
+        raise ImageError(f"{name}: no such file") from error
     except IsADirectoryError as error:
-        raise ImageError(f"{path}: a folder, not an image") from error
+        raise ImageError(f"{name}: a folder, not an image") from error
     except PermissionError as error:
-        raise ImageError(f"{path}: no permission to read it") from error
+        raise ImageError(f"{name}: no permission to read it") from error
     except Image.UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not an image of a known format") from error
+        raise ImageError(f"{name}: not an image of a known format") from error
     except Exception as error:  # decoders raise nearly anything on damaged data: struct.error, zlib.error, …
-        raise ImageError(f"{path}: damaged or truncated image ({error})") from error
+        raise ImageError(f"{name}: damaged or truncated image ({error})") from error
 
 
 def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:

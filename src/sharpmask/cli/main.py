@@ -12,6 +12,8 @@ from sharpmask.errors import SharpMaskError
 # subcommand -> (module under sharpmask.cli, one line of help)
 COMMANDS = {
     "propose": ("propose", "find the objects in images and write ranked masks"),
+    "propose-bulk": ("propose_bulk", "the same for millions of images, on one machine or many, restartable"),
+    "bulk-results": ("bulk_results", "count, verify or convert the results of propose-bulk"),
     "sample": ("sample", "write a small synthetic data set to try training on"),
     "check": ("check", "check COCO annotations and their images before training"),
     "train": ("train", "train DeepMask, then SharpMask, on COCO-format data"),

@@ -1,0 +1,75 @@
+"""The real proposer of a bulk run: a model, its options, and the cleaning of what it finds."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import sharpmask
+from sharpmask.errors import ModelError
+from sharpmask.proposals.cleaning import Cleaning
+
+if TYPE_CHECKING:
+    from sharpmask.proposals.result import Proposals
+
+
+@dataclass(frozen=True)
+class ModelFactory:
+    """A `worker.ProposerFactory`.
+
+    Attributes:
+        model: a bundled model's name or a .safetensors file, which every machine that works must have.
+        weights: hash of its weights; see `weights_hash`. Each process compares what it has loaded.
+        settings: arguments of `Proposer`, without the device.
+        cleaning: applied to each image's proposals.
+    """
+
+    model: str
+    weights: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    cleaning: Cleaning = field(default_factory=Cleaning)
+
+    @classmethod
+    def load(cls, model: str, settings: dict[str, Any], cleaning: Cleaning) -> "ModelFactory":
+        """Read the model once, and try the options on it.
+
+        Raises:
+            SharpMaskError: the model cannot be loaded, or an option is out of range.
+        """
+        from sharpmask.checkpoints import load_network
+        from sharpmask.proposals.proposer import Proposer
+
+        network = load_network(model)
+        Proposer(network, **settings, device="cpu")
+        return cls(model, weights_hash(network), settings, cleaning)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "sharpmask": sharpmask.__version__,
+            "weights": self.weights,
+            **self.settings,
+            **{f"cleaning {name}": value for name, value in dataclasses.asdict(self.cleaning).items()},
+        }
+
+    def make(self, device: str | None) -> "Callable[[np.ndarray], Proposals]":
+        from sharpmask.checkpoints import load_network
+        from sharpmask.proposals.proposer import Proposer
+
+        network = load_network(self.model)
+        if weights_hash(network) != self.weights:
+            raise ModelError(f"{self.model}: its weights on this machine are not those on the machine of the driver")
+        proposer = Proposer(network, **self.settings, device=device)
+        return lambda pixels: self.cleaning.apply(proposer.propose(pixels))
+
+
+def weights_hash(network: Any) -> str:
+    """SHA-256 of a network's architecture and weights, whatever file they came from."""
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(network.spec), sort_keys=True).encode())
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
