@@ -258,6 +258,7 @@ def test_rebound_names_are_refused(client: TestClient, host: str) -> None:
     [
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
         {"origin": "http://localhost:9999"},
         {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"},
     ],

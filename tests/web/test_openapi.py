@@ -11,7 +11,7 @@ from web_fakes import FakeModel, encoded, known_masks
 from sharpmask.web.app import create_app
 
 schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(FakeModel(), model="fake", hosts=["testserver"]))
-few = settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 ACCEPTANCE, REJECTION = (CHECKS.get_one(name) for name in ("positive_data_acceptance", "negative_data_rejection"))
 
 

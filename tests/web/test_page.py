@@ -310,7 +310,7 @@ def test_phone(visit: Callable[..., Visit]) -> None:
     assert (here.current(), here.kept()) == (2, [4])
     page.locator("#keep").tap()
     assert here.kept() == [2, 4]
-    expect(page.locator("#keep")).to_have_text("Drop")
+    expect(page.locator("#keep")).to_have_text("Remove")
     # The photo stays in sight while its sliders are moved.
     page.get_by_label("Area at most").scroll_into_view_if_needed()
     page.evaluate("scrollTo(0, 500)")
@@ -381,7 +381,7 @@ def test_cancel_stops_the_server_too(visit: Callable[..., Visit], model: FakeMod
     expect(here.page.locator("#working")).to_be_hidden()
     model.gate.set()
     here.page.get_by_text("Search again").first.click()
-    here.page.get_by_label("Masks to compute").select_option("100")
+    here.page.get_by_label("Masks", exact=True).select_option("100")
     here.page.get_by_role("button", name="Search again").click()
     expect(here.page.locator("#about")).to_contain_text("5 masks found")
     assert model.seen[-1][1].top == 100

@@ -12,8 +12,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", type=str, default=None, help="bundled model or .safetensors file")
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1, …; default: cuda where available")
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
-    parser.add_argument("--max-body", type=float, default=64, metavar="MIB", help="largest request")
-    parser.add_argument("--max-pixels", type=float, default=50, metavar="MP", help="largest image, in megapixels")
+    parser.add_argument("--max-body", type=int, default=64, metavar="MIB", help="largest request")
+    parser.add_argument("--max-pixels", type=int, default=50, metavar="MP", help="largest image, in megapixels")
     parser.add_argument(
         "--timeout", type=float, default=120, metavar="S", help="longest time for an image, waiting included"
     )
@@ -34,8 +34,8 @@ def run(args: Namespace) -> int:
     from sharpmask.web.server import serve
 
     limits = Limits(
-        max_body=int(args.max_body * 2**20),
-        max_pixels=int(args.max_pixels * 1e6),
+        max_body=args.max_body * 2**20,
+        max_pixels=args.max_pixels * 1_000_000,
         timeout=args.timeout,
         queue=args.queue,
         max_files=args.max_files,

@@ -152,7 +152,7 @@ class Worker:
     def _do(self, job: _Job) -> None:
         begin = time.monotonic()
         try:
-            if not job.future.set_running_or_notify_cancel():
+            if job.future.done() or not job.future.set_running_or_notify_cancel():
                 return
             job.future.set_result(job.function(job.stop.is_set))
         except InvalidStateError:  # `stop` has given the answer

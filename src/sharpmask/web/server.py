@@ -2,6 +2,7 @@
 
 import errno
 import ipaddress
+import os
 import signal
 import socket
 import sys
@@ -76,25 +77,31 @@ def serve(
                 super().handle_exit(sig, frame)
 
         server = Server(config)
-        url = f"http://{_in_url(address)}:{listener.getsockname()[1]}/"
-        if not local:
-            print(
-                f"sharpmask serve: warning: {url} is not for this machine only: whoever reaches it can use the server, "
-                "there is no password",
-                file=sys.stderr,
-            )
-        print(f"sharpmask serve: {url} is ready ({name}); API: {url}docs; Ctrl-C stops", flush=True)
-        if open_browser:
-            webbrowser.open(url)
         # uvicorn's own handlers are there while it runs. When it has finished it sends itself the signal that stopped
         # it once more, for the handlers that were there before: these do no harm.
         before = {number: signal.signal(number, server.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
+            _announce(address, listener.getsockname()[1], name, local, open_browser)
             server.run(sockets=[listener])
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
         print("sharpmask serve: stopped")
+
+
+def _announce(address: str, port: int, model: str, local: bool, open_browser: bool) -> None:
+    if not local:
+        print(
+            f"sharpmask serve: warning: {address} is not this machine's alone: whoever reaches it can use the server, "
+            "there is no password",
+            file=sys.stderr,
+        )
+    # All addresses at once is none that a browser can go to.
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+    url = f"http://{_in_url(here)}:{port}/"
+    print(f"sharpmask serve: {url} is ready ({model}); API: {url}docs; Ctrl-C stops", flush=True)
+    if open_browser:
+        webbrowser.open(url)
 
 
 def _check_extra() -> None:
@@ -119,8 +126,8 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"--host {host}: not an address or name of this machine") from error
     listener = socket.socket(family, kind, protocol)
     try:
-        # After a stop the port can be taken again at once.
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if os.name == "posix":  # after a stop the port can be taken again at once; elsewhere this means another thing
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError as error:

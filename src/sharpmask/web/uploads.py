@@ -49,8 +49,8 @@ def safe_name(name: str | None) -> str:
 
 
 def file_stem(name: str) -> str:
-    """A name for a file to be written about `name`: only characters that every system allows."""
-    return re.sub(r"[^\w .,()+&'@=-]", "_", PurePosixPath(name).stem).strip(" .")[:60] or "image"
+    """A name for a file to be written about `name`: only characters, and not more, that every system allows."""
+    return re.sub(r"[^\w .,()+&'@=-]", "_", PurePosixPath(name).stem)[:50].strip(" .") or "image"
 
 
 async def read_one(request: Request) -> Upload:

@@ -3,7 +3,7 @@
 import { scoreText } from "./sliders.js";
 
 const PICTURES = 60; // drawn at most; "keep all" may keep a thousand
-const SIDE = 56; // of a picture, as in style.css
+const SIDE = 64; // of a picture, about as in style.css
 
 export class Kept {
   /** list: the element for the pictures; onChange(); onPoint(mask): a picture is pointed at. */
@@ -87,8 +87,8 @@ export class Kept {
     item = document.createElement("li");
     const button = document.createElement("button");
     button.type = "button";
-    button.title = "Do not keep";
-    button.setAttribute("aria-label", `Mask ${mask.id + 1}, score ${scoreText(mask.score)}: do not keep`);
+    button.title = "Remove";
+    button.setAttribute("aria-label", `Mask ${mask.id + 1}, score ${scoreText(mask.score)}: remove`);
     button.append(this.view.thumbnail(mask, SIDE));
     button.addEventListener("click", () => this.toggle(mask));
     button.addEventListener("pointerenter", () => this.onPoint(mask));

@@ -13,8 +13,9 @@ const FORMAT_TITLES = {
   "coco-polygons": "COCO polygons",
   cvat: "CVAT for images 1.1",
   geojson: "GeoJSON, in pixels",
+  geopackage: "GeoPackage, in pixels",
   "label-map": "Label map (16-bit PNG)",
-  "label-studio": "Label Studio predictions",
+  "label-studio": "Label Studio",
   labelme: "labelme",
   parquet: "Parquet table",
   yolo: "YOLO segmentation",
@@ -74,7 +75,7 @@ async function search() {
     masks = readMasks(found);
     overlaps = new Overlaps(masks);
     kept.reset(masks);
-    $("count").max = Math.max(1, masks.length);
+    $("count").max = Math.max($("count").defaultValue, masks.length); // not below what the next picture may need
     setScores(masks);
     filter();
     say(summary(), "spoken");
@@ -189,7 +190,7 @@ function describe() {
   $("smaller").disabled = place <= 0;
   $("larger").disabled = place < 0 || place === stack.length - 1;
   $("keep").disabled = current === null;
-  $("keep").textContent = current && kept.has(current) ? "Drop" : "Keep";
+  $("keep").textContent = current && kept.has(current) ? "Remove" : "Keep";
   if (current) {
     const among = stack.length > 1 ? ` · ${place + 1} of ${stack.length} here` : "";
     $("about").textContent = spoken(current).replaceAll(", ", " · ").replace(" of the picture", "") + among;
@@ -280,7 +281,6 @@ $("stage").addEventListener("pointermove", (event) => {
   if (event.pointerType !== "touch") pointAt(event);
 });
 $("stage").addEventListener("click", (event) => {
-  if (event.target.closest("#working")) return;
   pointAt(event); // a finger has not hovered before
   if (current) kept.toggle(current);
 });

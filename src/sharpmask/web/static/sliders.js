@@ -21,9 +21,9 @@ function scoreAt(place) {
   return place <= 0 ? 0 : 1 / (1 + Math.exp(-(lowest + ((highest - lowest) * place) / 100)));
 }
 
-/** A score with the digits that tell it from 1. */
+/** A score with enough digits to tell it from 1. */
 export function scoreText(score) {
-  return score.toFixed(score > 0.99 ? 4 : 2);
+  return score >= 0.99995 ? ">0.9999" : score.toFixed(score > 0.99 ? 4 : 2);
 }
 
 /** To the values of the page's source; browsers otherwise remember those of the last visit. */
