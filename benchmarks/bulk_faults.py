@@ -182,7 +182,9 @@ def main() -> int:
         import ray
 
         os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        os.environ["RAY_ADDRESS"] = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)["address"]
+        os.environ.update({"RAY_worker_niceness": "0"})  # or they would starve beside anything else
+        context = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
+        os.environ["RAY_ADDRESS"] = context.address_info["address"]
     with tempfile.TemporaryDirectory() as scratch:
         rounds = jobs = 0
         while rounds < args.rounds:

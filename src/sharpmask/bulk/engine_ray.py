@@ -87,7 +87,7 @@ def run_ray(
         blocks = max(min(len(chunks), 4 * actors), len(chunks) // _CHUNKS_A_BLOCK)
         rows = ray.data.from_items([{"chunk": chunk} for chunk in chunks], override_num_blocks=blocks).map_batches(
             ChunkActor,
-            fn_constructor_args=(job, "cuda" if on_gpu else "cpu"),
+            fn_constructor_args=(job, "cuda" if on_gpu else device or "cpu"),
             batch_size=1,
             compute=ray.data.ActorPoolStrategy(size=actors),
             num_cpus=threads,

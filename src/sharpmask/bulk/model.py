@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,9 @@ from sharpmask.proposals.cleaning import Cleaning
 
 if TYPE_CHECKING:
     from sharpmask.proposals.result import Proposals
+
+# Arguments of `Proposer` that are no options, or change no result.
+_NO_MATTER = ("network", "device", "feature_bytes", "decode_batch")
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,14 @@ class ModelFactory:
         return cls(model, weights_hash(network), settings, cleaning)
 
     def describe(self) -> dict[str, Any]:
+        """Every option with its value, given or not: a default that changes with a version is a change too."""
+        from sharpmask.proposals.proposer import Proposer
+
+        parameters = inspect.signature(Proposer).parameters
         return {
             "sharpmask": sharpmask.__version__,
             "weights": self.weights,
+            **{name: parameter.default for name, parameter in parameters.items() if name not in _NO_MATTER},
             **self.settings,
             **{f"cleaning {name}": value for name, value in dataclasses.asdict(self.cleaning).items()},
         }
