@@ -138,7 +138,7 @@ def measure_listing(count: int, scratch: Path) -> dict[str, float]:
     began = time.perf_counter()
     plan: Plan = make_plan(place, Listing(str(source)), CHUNK_SIZE, {})
     planned = time.perf_counter()
-    require_same(plan, {}, None, Listing(str(source)))
+    require_same(plan, {}, None, Listing(str(source)))  # lists it again
     checked = time.perf_counter()
     empty = Found(640, 480, proposal_schema().empty_table())
     chunks = min(plan.chunks, 200)

@@ -35,7 +35,7 @@ def pictures(tmp_path: Path) -> Callable[..., Path]:
 def bulk(tmp_path: Path) -> Callable[..., BulkReport]:
     """`propose_bulk` with the fake proposer and one worker; every picture begun gets a line in `log`."""
 
-    def run(source: Any, destination: Any, **changes: Any) -> BulkReport:
+    def run(source: Any, destination: Any, /, **changes: Any) -> BulkReport:
         factory = changes.pop("factory", FakeFactory(str(tmp_path / "log")))
         given: dict[str, Any] = {
             "workers": 1,

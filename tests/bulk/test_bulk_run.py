@@ -10,13 +10,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 from pyarrow import parquet
 
 from fake_proposer import FakeFactory, expected_proposals, picture, write_pictures
 from sharpmask.bulk import chunk, engine_local, results, run
-from sharpmask.bulk.listing import Listing
+from sharpmask.bulk.listing import Listing, SourceOptions
 from sharpmask.bulk.plan import make_plan, read_plan
 from sharpmask.bulk.results import count, verify
 from sharpmask.bulk.run import BulkOptions
@@ -129,6 +130,15 @@ def test_a_changed_source_is_refused_and_can_be_ignored(
     (source / "000" / "00001.png").rename(source / "000" / "00001a.png")
     with pytest.raises(DataError, match=r"image 2 was 000/00001\.png and is now 000/00001a\.png"):
         bulk(source, tmp_path / "out")
+
+
+def test_another_column_is_refused(pictures: Callable[..., Path], bulk: Bulk, tmp_path: Path) -> None:
+    images = [path.read_bytes() for path in sorted(pictures(3).rglob("*.png"))]
+    parquet.write_table(pa.table({"left": images, "right": images[::-1]}), tmp_path / "a.parquet")
+    bulk(tmp_path / "a.parquet", tmp_path / "out", source=SourceOptions(column="left"))
+    for options in ({}, {"check_source": False}):
+        with pytest.raises(ConfigError, match="column: left then, right now"):
+            bulk(tmp_path / "a.parquet", tmp_path / "out", source=SourceOptions(column="right"), **options)
 
 
 def test_a_moved_source_is_the_same_source(pictures: Callable[..., Path], bulk: Bulk, tmp_path: Path) -> None:

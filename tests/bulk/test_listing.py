@@ -81,6 +81,10 @@ def test_patterns_and_braces(tmp_path: Path) -> None:
     assert [item.key for item in listed(tmp_path / "a/{1..2}.jpg")[1]] == ["1.jpg", "2.jpg"]
     listing, items = listed(tmp_path / "x[1].jpg")
     assert contents(listing, items) == [b"x[1].jpg"]
+    files(tmp_path, "a/notes.txt", "a/1.md")
+    listing, items = listed(tmp_path / "a" / "*")
+    assert [item.key for item in items] == ["1.jpg", "2.jpg"] and listing.left_out == 2
+    assert [item.key for item in listed(tmp_path / "a" / "*.md", kind="images")[1]] == ["1.md"]
     with pytest.raises(ConfigError, match=r"3\.jpg: no such file"):
         listed(tmp_path / "a/{1..3}.jpg")
 

@@ -1,6 +1,8 @@
 """What is in the files, whether other programs read it, and whether counting again finds what is wrong with it."""
 
+import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +74,14 @@ def test_a_plan_of_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert [item.key for chunk in (3, 0, 2, 1) for item in plan.items(chunk)] == [
         f"{number}.jpg" for number in (9, 10, 0, 1, 2, 6, 7, 8, 3, 4, 5)
     ]
+    other = pickle.loads(pickle.dumps(plan))
+    assert other.items(3) == plan.items(3) and (other.images, other.options) == (11, {})
+    with ThreadPoolExecutor(8) as pool:  # as the threads of the local engine: all at different files
+        chunks = [number % 4 for number in range(400)]
+        assert [items[0].key for items in pool.map(plan.items, chunks)] == [f"{3 * chunk}.jpg" for chunk in chunks]
     (tmp_path / "out" / "_plan" / "listing-00001.parquet").unlink()
     with pytest.raises(DataError, match=r"listing-00001\.parquet is missing or damaged"):
-        plan.items(2)
+        pickle.loads(pickle.dumps(plan)).items(2)
 
 
 def test_pandas_and_duckdb_read_it(done: Plan) -> None:

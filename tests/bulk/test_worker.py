@@ -31,22 +31,15 @@ def png(number: int, fault: str | None = None) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class Wrong:
-    """A factory that fails while making or proposing."""
+    """A factory that fails."""
 
     error: Exception
-    at_once: bool = True
 
     def describe(self) -> dict[str, Any]:
         return {}
 
     def make(self, device: str | None) -> Callable[[np.ndarray], Lines]:
-        if self.at_once:
-            raise self.error
-
-        def propose(pixels: np.ndarray) -> Lines:
-            raise self.error
-
-        return propose
+        raise self.error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,9 +110,8 @@ def test_a_kill_while_there_is_nothing_to_do_is_nobodys_fault(worker: Callable[.
 
 
 def test_a_model_that_cannot_be_used_ends_the_run(worker: Callable[..., Worker]) -> None:
-    for at_once in (True, False):
-        with pytest.raises(SharpMaskError, match=r"weights\.safetensors is damaged"):
-            worker(Wrong(ModelError("weights.safetensors is damaged"), at_once)).propose(png(1), 1, "a.png")
+    with pytest.raises(SharpMaskError, match=r"weights\.safetensors is damaged"):
+        worker(Wrong(ModelError("weights.safetensors is damaged"))).propose(png(1), 1, "a.png")
     with pytest.raises(SharpMaskError, match="cannot be loaded: ValueError: bad"):
         worker(Wrong(ValueError("bad"))).propose(png(1), 1, "a.png")
 

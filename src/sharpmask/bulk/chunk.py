@@ -110,7 +110,7 @@ class ChunkRunner:
 
     def run_unless_done(self, chunk: int) -> Counts:
         """Like `run`, for engines that may give out a chunk again after a failure of their own."""
-        if chunk_name(chunk) in self.job.plan.place.names("images"):
+        if self.job.plan.place.exists(f"images/{chunk_name(chunk)}"):
             return count_images(read_images(self.job.plan.place, chunk))
         return self.run(chunk)
 

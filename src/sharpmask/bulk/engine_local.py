@@ -3,6 +3,7 @@
 import os
 import queue
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -90,5 +91,6 @@ def run_local(
         stop.set()
         for runner in runners:
             runner.worker.kill()
+        end = time.monotonic() + 10
         for thread in threads:
-            thread.join(10)  # one that waits for a slow server ends with the program
+            thread.join(max(0.0, end - time.monotonic()))  # one that waits for a slow server ends with the program

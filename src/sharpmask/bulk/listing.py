@@ -11,7 +11,9 @@ import itertools
 import os
 import posixpath
 import re
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from glob import glob, has_magic
@@ -41,6 +43,7 @@ _SUFFIX_KINDS = {
     **dict.fromkeys((".parquet", ".pq"), "parquet"),
     ".tar": "webdataset",
 }
+_SHARDS_AT_A_TIME = 8
 _PACKED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 
@@ -90,6 +93,8 @@ class Listing:
             if self._is_folder:
                 path = local_path(self.source)
                 self.base = self.source if path is None else os.path.abspath(path)
+            # What was named itself is taken whatever its suffix; of a folder or pattern, what is known.
+            self._is_named = not self._is_folder and not _has_wildcard(self.source)
             self._kind: str | None = self.options.kind
             self._files: Iterator[File] = self._select(
                 walk(self.source) if self._is_folder else _matches(self.source, self.base)
@@ -149,33 +154,46 @@ class Listing:
             raise DataError(f"cannot list {self.source}: {describe(error)}") from error
 
     def _items(self) -> Iterator[Item]:
+        if self.kind == "webdataset":
+            yield from self._members()
+            return
         for file in self._files:
             if self.kind == "images":
                 yield _image(file)
             elif self.kind == "list":
                 yield from _lines(self.base, file)
-            elif self.kind == "webdataset":
-                for item in index_tar(self.base, file):
+            else:
+                assert self.columns is not None
+                yield from rows(self.base, file, self.columns)
+
+    def _members(self) -> Iterator[Item]:
+        """The images of all shards. Some shards behind a URL are read at a time: their headers lie far apart."""
+        waiting: deque[Future[list[Item | None]]] = deque()
+        with ThreadPoolExecutor(1 if local_path(self.base) is not None else _SHARDS_AT_A_TIME) as pool:
+            while True:
+                while len(waiting) < _SHARDS_AT_A_TIME and (file := next(self._files, None)) is not None:
+                    index = partial(lambda file: list(index_tar(self.base, file)), file)
+                    waiting.append(pool.submit(Patience().insist, index))
+                if not waiting:
+                    return
+                for item in waiting.popleft().result():
                     if item is None:
                         self.repeated += 1
                     else:
                         yield item
-            else:
-                assert self.columns is not None
-                yield from rows(self.base, file, self.columns)
 
     def _select(self, files: Iterator[File]) -> Iterator[File]:
         """The files of one kind: the given one, or that of the first file, and then no others."""
         for file in files:
             kind = _SUFFIX_KINDS.get(posixpath.splitext(file.name)[1].lower())
-            if not self._is_folder and (kind is None or self.options.kind):
-                kind = self.options.kind  # a file that was named is taken whatever its suffix
-                if kind is None:
-                    hint = "unpack it to .tar" if file.name.endswith(_PACKED_TARS) else "say what with --source-format"
-                    raise ConfigError(f"{self.source}: {file.name} is nothing that holds images by its suffix; {hint}")
-            if self._is_folder and file.name.endswith(_PACKED_TARS) and self._kind in (None, "webdataset"):
+            if file.name.endswith(_PACKED_TARS) and self._kind in (None, "webdataset"):
                 raise ConfigError(f"{self.source}: {file.name} cannot be read piece by piece; unpack it to .tar")
-            if kind is None or (self._is_folder and kind == "list") or (self.options.kind and kind != self._kind):
+            if not self._is_folder and self.options.kind:
+                kind = self.options.kind
+            if kind is None and self._is_named:
+                raise ConfigError(f"{self.source}: what it holds cannot be told by its suffix; add --source-format")
+            loose_list = kind == "list" and not self._is_named and not self.options.kind  # captions beside photos
+            if kind is None or loose_list or (self.options.kind and kind != self._kind):
                 self.left_out += 1
                 continue
             self._kind = self._kind or kind
@@ -231,6 +249,11 @@ def _is_folder(source: str) -> bool:
         return False
     fs, inner = filesystem(source)
     return bool(Patience().insist(lambda: fs.isdir(inner)))
+
+
+def _has_wildcard(source: str) -> bool:
+    path = local_path(source)
+    return "*" in source if path is None else any(has_magic(p) and not os.path.exists(p) for p in _expand(path))
 
 
 def _matches(source: str, base: str) -> Iterator[File]:

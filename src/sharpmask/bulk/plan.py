@@ -7,6 +7,7 @@ off this list, so that the same image is in the same chunk and has the same `ima
 
 import itertools
 import json
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -60,24 +61,28 @@ class Plan:
     left_out: int
     options: dict[str, Any]
     source: str
-    _file: tuple[int, Any] | None = field(default=None, repr=False, compare=False)
+    _file: tuple[int, Any] | None = field(default=None, repr=False, compare=False)  # the last one read: number, content
+    _lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_file": None}
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For other machines: without the lock and the file."""
+        return Plan, tuple(getattr(self, part.name) for part in fields(self) if not part.name.startswith("_"))
 
     def items(self, chunk: int) -> list[Item]:
-        """The images of a chunk; the first one has the id `first_id(chunk)`."""
+        """The images of a chunk; the first one has the id `first_id(chunk)`. Threads may share the plan."""
         number, group = divmod(chunk, _CHUNKS_A_FILE)
-        if self._file is None or self._file[0] != number:
-            try:
-                content = self.place.read(f"_plan/listing-{number:05d}.parquet")
-                self._file = (number, parquet.ParquetFile(pa.BufferReader(content)))
-            except (FileNotFoundError, pa.ArrowInvalid) as error:
-                raise DataError(
-                    f"{self.place}/_plan/listing-{number:05d}.parquet is missing or damaged: the run cannot go on; "
-                    "choose another destination"
-                ) from error
-        return _items(self._file[1].read_row_group(group))
+        with self._lock:
+            if self._file is None or self._file[0] != number:
+                self._file = (number, self._read(f"_plan/listing-{number:05d}.parquet"))
+            return _items(self._file[1].read_row_group(group))
+
+    def _read(self, name: str) -> Any:
+        try:
+            return parquet.ParquetFile(pa.BufferReader(self.place.read(name)))
+        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            raise DataError(
+                f"{self.place}/{name} is missing or damaged: the run cannot go on; choose another destination"
+            ) from error
 
     def first_id(self, chunk: int) -> int:
         return chunk * self.chunk_size + 1
@@ -148,23 +153,25 @@ def read_plan(place: Place) -> Plan | None:
         raise DataError(f"{place}/_plan/plan.json is not a plan of the format '{FORMAT}' ({error})") from error
 
 
-def require_same(plan: Plan, options: dict[str, Any], chunk_size: int | None, listing: Listing | None) -> None:
+def require_same(
+    plan: Plan, options: dict[str, Any], chunk_size: int | None, listing: Listing, *, check_source: bool = True
+) -> None:
     """Check that a run would go on as it began.
 
     Args:
         options: of now, to be those of the plan.
         chunk_size: likewise; None: any.
-        listing: the source listed again, to be what it was; None: not checked.
+        listing: the source, to be read in the same way.
+        check_source: list it, and compare what is there with what was.
 
     Raises:
         ConfigError: options differ.
         DataError: the source has changed.
     """
-    now = json.loads(json.dumps(options))
+    now = {**json.loads(json.dumps(options)), "source": listing.kind, "column": listing.column}
+    then = {**plan.options, "source": plan.kind, "column": plan.column}
     if chunk_size is not None:
-        now, then = {**now, "chunk size": chunk_size}, {**plan.options, "chunk size": plan.chunk_size}
-    else:
-        then = plan.options
+        now["chunk size"], then["chunk size"] = chunk_size, plan.chunk_size
     changes = [
         f"{name}: {_short(then.get(name))} then, {_short(now.get(name))} now"
         for name in {**then, **now}
@@ -174,7 +181,7 @@ def require_same(plan: Plan, options: dict[str, Any], chunk_size: int | None, li
         raise ConfigError(
             f"{plan.place} holds a run with other options ({'; '.join(changes)}): give the same, or another destination"
         )
-    if listing is not None:
+    if check_source:
         _require_same_source(plan, listing)
 
 

@@ -167,16 +167,21 @@ class SourceCheck:
         """Return when an image other than `failed` can be read now; `SourceDown` when none can."""
         if self.record:
             return
-        likely = [self._last_good] if self._last_good is not None else []
-        others = [i for i in [*likely, *self.samples()] if i.error is None and i.key != failed.key]
-        probe = ChunkReader(others, reader.origin, replace(reader.patience, attempts=2), reader.stop)
-        for future in as_completed({_in_background(self._sees, probe, item) for item in others}):
-            if future.result():
-                return
+        if self._last_good is not None and self._any_of([self._last_good], reader, failed):
+            return
+        if self._any_of(self.samples(), reader, failed):
+            return
         raise SourceDown(
             f"the source does not answer: {failed.key} ({why}), and no other image that was tried could be read; run "
             "the same command again when it does, or with --when-all-fail record if these images are really gone"
         )
+
+    def _any_of(self, items: Sequence[Item], reader: ChunkReader, failed: Item) -> bool:
+        """Whether one of some images other than `failed` can be read; all are asked for at once."""
+        others = [item for item in items if item.error is None and item.key != failed.key]
+        probe = ChunkReader(others, reader.origin, replace(reader.patience, attempts=2), reader.stop)
+        answers = as_completed({_in_background(self._sees, probe, item) for item in others})
+        return any(answer.result() for answer in answers)
 
     def _sees(self, probe: ChunkReader, item: Item) -> bool:
         try:

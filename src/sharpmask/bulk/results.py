@@ -102,7 +102,7 @@ def write_chunk(
             "height": [o.height if isinstance(o, Found) else None for o in outcomes],
             "proposals": [len(o.rows) if isinstance(o, Found) else 0 for o in outcomes],
             "error_kind": [o.kind if isinstance(o, Failed) else None for o in outcomes],
-            "error": [o.reason[:1000] if isinstance(o, Failed) else None for o in outcomes],
+            "error": [_text(o.reason) if isinstance(o, Failed) else None for o in outcomes],
         },
         schema=IMAGE_SCHEMA,
     )
@@ -124,9 +124,9 @@ def read_images(place: Place, chunk: int) -> pa.Table:
     return _read(place, f"images/{chunk_name(chunk)}", IMAGE_SCHEMA)
 
 
-def read_proposals(place: Place, chunk: int) -> pa.Table:
-    """A chunk's table of proposals; DataError when it is missing or damaged."""
-    return _read(place, f"proposals/{chunk_name(chunk)}", proposal_schema())
+def read_proposals(place: Place, chunk: int, columns: list[str] | None = None) -> pa.Table:
+    """A chunk's table of proposals, or some columns of it; DataError when it is missing or damaged."""
+    return _read(place, f"proposals/{chunk_name(chunk)}", proposal_schema(), columns)
 
 
 def finish(plan: Plan) -> Counts:
@@ -175,7 +175,8 @@ def verify(plan: Plan) -> list[str]:
             problems.append(f"images/{chunk_name(chunk)} is missing: its {plan.size(chunk)} images are not done")
             continue
         try:
-            images, proposals = read_images(plan.place, chunk), read_proposals(plan.place, chunk)
+            images = read_images(plan.place, chunk)
+            proposals = read_proposals(plan.place, chunk, ["image_id", "rank"])
             _require_ids(plan, chunk, images)
             _require_keys(plan, chunk, images)
             _require_rows(plan.place, chunk, images, proposals)
@@ -237,6 +238,11 @@ def _add(total: Counts, part: Counts) -> None:
         total.kinds[kind] = total.kinds.get(kind, 0) + number
 
 
+def _text(reason: str) -> str:
+    """Of bounded length, and of characters that can be written."""
+    return reason[:1000].encode("utf-8", "replace").decode()
+
+
 def _encode(table: pa.Table) -> Any:
     sink = pa.BufferOutputStream()
     # Codes of masks hardly ever repeat: a dictionary of them would only cost time.
@@ -244,14 +250,15 @@ def _encode(table: pa.Table) -> Any:
     return sink.getvalue()
 
 
-def _read(place: Place, name: str, schema: pa.Schema) -> pa.Table:
+def _read(place: Place, name: str, schema: pa.Schema, columns: list[str] | None = None) -> pa.Table:
     try:
-        table = parquet.read_table(pa.BufferReader(place.read(name)))
+        file = parquet.ParquetFile(pa.BufferReader(place.read(name)))
+        table = file.read(columns)
     except FileNotFoundError as error:
         raise DataError(f"{place}/{name} is missing; delete images/{name.split('/')[-1]} and run again") from error
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{place}/{name} is damaged ({reason}); delete it and run the same command again") from error
-    if not table.schema.equals(schema):
+    if not file.schema_arrow.equals(schema):
         raise DataError(f"{place}/{name} has other columns than this version writes")
     return table

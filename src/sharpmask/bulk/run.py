@@ -118,7 +118,7 @@ def propose_bulk(
                 raise ConfigError(f"{place} holds results but no plan (_plan/plan.json): choose another destination")
             plan = make_plan(place, listing, options.chunk_size or CHUNK_SIZE, factory.describe())
         else:
-            require_same(plan, factory.describe(), options.chunk_size, listing if options.check_source else None)
+            require_same(plan, factory.describe(), options.chunk_size, listing, check_source=options.check_source)
         job = Job(plan, listing.base, factory, options.worker, options.patience, options.record_all)
         return _run(job, options)
 

@@ -225,6 +225,12 @@ class Place:
             return set()
         return {entry["name"].rsplit("/", 1)[-1] for entry in found if entry["type"] == "file"}
 
+    def exists(self, name: str) -> bool:
+        if self.folder is not None:
+            return (self.folder / name).is_file()
+        fs, path = self._fs(name)
+        return bool(self._ask(name, lambda: fs.exists(path)))
+
     def delete(self, name: str) -> None:
         """Remove a file if it is there."""
         if self.folder is not None:

@@ -130,8 +130,6 @@ class Worker:
                     return Found(width, height, reader.read_all())
             if answer == "image":
                 return Failed("image", rest[0])
-            if answer == "refused":
-                raise SharpMaskError(rest[0])
             reason = rest[0]
             self.close()  # a process that has failed in an unforeseen way (CUDA, memory) is not to be trusted
         return Failed("worker", f"{reason} (tried {tries} times)")
@@ -263,8 +261,8 @@ def _answer(propose: Any, data: bytes, image_id: int, key: str, max_pixels: int,
         return "found", pixels.shape[1], pixels.shape[0], sink.getvalue().to_pybytes()
     except ImageError as error:
         return "image", str(error).removeprefix(f"{key}: ")
-    except SharpMaskError as error:
-        return "refused", str(error)
+    except SharpMaskError as error:  # such as scores that are no numbers
+        return "failed", str(error)
     except Exception as error:  # MemoryError and CUDA's errors among them
         return "failed", _one_line(error)
 
