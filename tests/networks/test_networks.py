@@ -23,9 +23,7 @@ Shrink = Callable[[ModelSpec], ModelSpec]
 # The published models are ResNet-50 rows over again, and so are those for Caffe's weights, of which one will do.
 ROWS = pytest.mark.parametrize(
     "name",
-    sorted(
-        name for name in SPECS if not name.endswith(("-fair", "-caffe")) or name == "sharpmask-resnet50-caffe"
-    ),
+    sorted(name for name in SPECS if not name.endswith(("-fair", "-caffe")) or name == "sharpmask-resnet50-caffe"),
 )
 
 

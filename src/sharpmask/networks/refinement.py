@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from sharpmask.networks.layers import PaddedConv2d, crop_windows, symmetric_pad
 from sharpmask.networks.specs import ModelSpec
 
-
 # Cells beyond its own that a horizontal net sees on each side: three 3x3 convolutions.
 REACH = 3
 
