@@ -127,7 +127,7 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
 
 def load_trunk(network: DeepMask | SharpMask, source: str | Path) -> None:
     """Fill a network's trunk from an ImageNet file with torchvision's (ResNet, VGG) or timm's (EfficientNet) names, or
-    from the trunk of a trained model, given by its name or file.
+    from the trunk of a trained model, given by its name or file. Later stages than the network has are left out.
 
     Raises:
         ModelError: the file is missing or damaged, or holds another trunk.
@@ -139,7 +139,7 @@ def load_trunk(network: DeepMask | SharpMask, source: str | Path) -> None:
         kinds = [f"{s.trunk} with the stride on the {s.stride_on}" for s in (trained.spec, spec)]
         if kinds[0] != kinds[1]:
             raise ModelError(f"{source} has another trunk: {kinds[0]} convolutions instead of {kinds[1]}")
-        converted = trained.deepmask.trunk.state_dict()
+        converted = {k: v for k, v in trained.deepmask.trunk.state_dict().items() if k in trunk.state_dict()}
     else:
         try:
             converted = convert_batchnorm(tensors, trunk)

@@ -7,6 +7,7 @@ horizontal nets over the photo and masks of the proposals.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,6 +16,8 @@ from sharpmask.networks.layers import count_parameters
 from sharpmask.networks.sharpmask import SharpMask, build_network
 from sharpmask.networks.specs import ModelSpec
 from sharpmask.proposals.windows import rescaled_grid
+
+T = TypeVar("T")
 
 PARTS = ("trunk", "mask", "score", "refinement")
 
@@ -43,25 +46,18 @@ def model_cost(spec: ModelSpec, size: tuple[int, int] = (480, 640), proposals: i
         image = torch.empty(1, 3, *(spec.stride * (cells - 1) + spec.patch_size for cells in grid.padded_cells))
         chosen = [torch.zeros(proposals, dtype=torch.int64) for _ in range(3)]
         deepmask = network.deepmask
-        features = deepmask.features(image)
-        dense = network.dense(image)
-        found = {
-            "trunk": _macs(lambda: deepmask.features(image)),
-            "mask": _macs(lambda: deepmask.encoder(features[-1])),
-            "score": 0.0,
-            "refinement": 0.0,
-        }
-        found["score"] = _macs(lambda: deepmask.dense_from_features(features)) - found["mask"]
-        decoding = _macs(lambda: network.decode(dense, *chosen))
-        if isinstance(network, SharpMask):
-            found["refinement"] = _macs(lambda: network.skips(features)) + decoding
-        else:
-            found["mask"] += decoding
+        features, trunk = _counted(lambda: deepmask.features(image))
+        _, mask = _counted(lambda: deepmask.encoder(features[-1]))
+        dense, windows = _counted(lambda: deepmask.dense_from_features(features))
+        skips, horizontal = _counted(lambda: network.skips(features))
+        _, decoding = _counted(lambda: network.decode(dense._replace(skips=skips), *chosen))
+    found = {"trunk": trunk, "mask": mask, "score": windows - mask, "refinement": horizontal}
+    found["refinement" if isinstance(network, SharpMask) else "mask"] += decoding
     return Cost(count_parameters(network), found)
 
 
-def _macs(function: Callable[[], object]) -> float:
-    """Billions of multiply-accumulates of convolutions and matrix products that a call makes."""
+def _counted(function: Callable[[], T]) -> tuple[T, float]:
+    """What a call gives, and the billions of multiply-accumulates of convolutions and matrix products that it makes."""
     with FlopCounterMode(display=False) as counter:
-        function()
-    return counter.get_total_flops() / 2e9
+        result = function()
+    return result, counter.get_total_flops() / 2e9

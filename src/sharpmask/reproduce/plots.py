@@ -15,6 +15,7 @@ from sharpmask.reproduce.findings import ratio_of_sums, seconds
 from sharpmask.reproduce.forms import COUNTS, Forms
 from sharpmask.reproduce.paper import HARDWARE, PAPER
 from sharpmask.reproduce.runner import Results
+from sharpmask.reproduce.study import WIDTHS
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -93,7 +94,7 @@ def _accuracy_and_time(results: Results) -> Any:
 def _widths(results: Results) -> Any:
     """Capacity of the refinement: AUC and time over k, with the other rows as lines."""
     figure, (accuracy, time) = _figure(2, results.study.title)
-    widths = (4, 8, 16, 32, 64)
+    widths = [k for k in WIDTHS if f"k{k}" in results.measured]
     for colour, kind, name in ((_COLOURS[0], "(b) halved", "k{}"), (_COLOURS[1], "(a) constant", "k{}-constant")):
         rows = [name.format(k) for k in widths]
         bars = [_bars(results, row, "mask AUC") for row in rows]

@@ -8,11 +8,10 @@ from sharpmask.checkpoints import DEFAULT_MODEL
 from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.evaluation.baselines import require_opencv
 from sharpmask.proposals.proposer import pick_device
-from sharpmask.reproduce.study import SELECTIVE_SEARCH, Finding, Options, Row, Study
+from sharpmask.reproduce.study import SELECTIVE_SEARCH, WIDTHS, Finding, Options, Row, Study
 
 _MASKS = tuple(f"mask {name}" for name in ("AR@10", "AR@100", "AR@1000", "AUC", "AUC-S", "AUC-M", "AUC-L"))
 _BOXES = ("box AR@10", "box AR@100", "box AR@1000")
-_WIDTHS = (4, 8, 16, 32, 64)
 
 
 def build_study(name: str, options: Options) -> Study:
@@ -189,8 +188,8 @@ def _refinement(options: Options) -> Study:
     def row(name: str, label: str, middle: str, stem: str = sharp) -> Row:
         return Row(name, label, _spec_name(options, stem, middle), stage="sharpmask", **start)  # type: ignore[arg-type]
 
-    halved = {k: "k32" if k == 32 else f"k{k}" for k in _WIDTHS}
-    constant = {k: f"k{k}-constant" for k in _WIDTHS}
+    halved = {k: "k32" if k == 32 else f"k{k}" for k in WIDTHS}
+    constant = {k: f"k{k}-constant" for k in WIDTHS}
     auc = "mask AUC"
     return Study(
         name="refinement",
@@ -199,8 +198,8 @@ def _refinement(options: Options) -> Study:
         + _training(options, "only the refinement is trained"),
         rows=(
             feed,
-            *(row(halved[k], f"(b) k = {k}, halved", "" if k == 32 else f"k{k}") for k in _WIDTHS),
-            *(row(constant[k], f"(a) k = {k}, constant", constant[k]) for k in _WIDTHS),
+            *(row(halved[k], f"(b) k = {k}, halved", "" if k == 32 else f"k{k}") for k in WIDTHS),
+            *(row(constant[k], f"(a) k = {k}, constant", constant[k]) for k in WIDTHS),
             row("no-vertical", "without vertical convolutions", "no-vertical"),
             row("no-horizontal", "without horizontal convolutions", "no-horizontal"),
             row("multiscale", "multiscale baseline", "", f"multiscale-{options.base}"),
@@ -218,7 +217,7 @@ def _refinement(options: Options) -> Study:
             *(
                 Finding(f"AUC grows with k: {b} after {a}, {kind}", names[b], names[a], "above", auc)
                 for kind, names in (("halved", halved), ("constant", constant))
-                for a, b in itertools.pairwise(_WIDTHS)
+                for a, b in itertools.pairwise(WIDTHS)
             ),
             Finding("nothing is gained without vertical convolutions", "no-vertical", "deepmask", "equal", auc),
             Finding("nothing is gained without horizontal convolutions", "no-horizontal", "deepmask", "equal", auc),

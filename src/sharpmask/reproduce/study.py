@@ -61,6 +61,8 @@ class Finding:
     metric: str
 
 
+# Channels k of the refinement in the capacity study.
+WIDTHS = (4, 8, 16, 32, 64)
 # Percentage points within which two figures count as equal.
 MARGIN = 1.0
 
