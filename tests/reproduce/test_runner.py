@@ -71,7 +71,7 @@ def test_heads_writes_page_csv_and_plot(heads: Path) -> None:
     assert [row[-1] for row in cost[2:]] == ["*1590*", "*510*", "*500*", "*460*"]
     findings = lines(page, "The paper's orderings")
     assert len(findings) == 2 + 6
-    assert {row[3].strip("*") for row in findings[2:]} <= {"agrees", "disagrees", "within noise"}
+    assert {row[4].strip("*") for row in findings[2:]} <= {"agrees", "disagrees", "within noise"}
     assert (heads / "heads" / "heads.png").read_bytes().startswith(b"\x89PNG")
     found = records(heads / "heads" / "heads.csv")
     assert {"the paper"} == {r["source"] for r in found if r["device"] == "NVIDIA Tesla K40m"}
@@ -179,7 +179,7 @@ def test_trunks_without_imagenet_weights_are_costed_only(data: Path, weights: di
     cost = {row[0]: row for row in lines(page, "Cost")[2:]}
     assert float(cost["DeepMask (W224, VGG-A)"][1]) > 0  # parameters
     assert "no ImageNet weights of VGG-A were given" in page.read_text()
-    verdicts = {row[0]: row[3] for row in lines(page, "The paper's orderings")[2:]}
+    verdicts = {row[0]: row[4] for row in lines(page, "The paper's orderings")[2:]}
     assert verdicts["ResNet (D39) is above VGG-A"] == "not measured"
     assert verdicts["and faster than it"] != "not measured"
     assert not (tmp_path / "trunk" / "deepmask-vgg").exists()

@@ -42,7 +42,7 @@ def run_qualitative(options: Options) -> Path:
     """Write `options.output`/qualitative/qualitative.html and a PNG for each of its pictures; returns the page's path.
 
     Photos are those of `options.images` (ids or file names), or `options.count` drawn with the seed; the failure cases
-    are those of the first `options.photos` in which SharpMask finds the smallest share of the objects.
+    are those other ones of the first `options.photos` of whose objects SharpMask finds the smallest share.
 
     Raises:
         ConfigError: an image that the data does not have, or data without objects.
@@ -63,21 +63,22 @@ def run_qualitative(options: Options) -> Path:
     wanted = list(dict.fromkeys([*chosen, *pool]))
     matches = {row.label: _matches(row, options, everything, wanted, folder) for row in rows}
     best = matches[rows[1].label]
-    failures = sorted(
-        (i for i in pool if i not in chosen),
-        key=lambda i: (_share(best[i]), -len(best[i])),
-    )[: _FAILURES if options.failures is None else options.failures]
+    others = [image_id for image_id in pool if image_id not in chosen]
+    failures = sorted(others, key=lambda i: (_share(best[i]), -len(best[i])))
+    failures = failures[: _FAILURES if options.failures is None else options.failures]
     title = f"{len(chosen)} photos " + ("as asked for" if options.images else f"drawn with seed {options.seed}")
     groups = {
         title: chosen,
-        f"Failure cases: of {len(pool)} photos those in which SharpMask finds the smallest share of objects": failures,
+        f"Failure cases: of {len(others)} other photos those of whose objects SharpMask finds least": failures,
     }
     shown = {
         name: [_shown(image_id, everything, matches, folder) for image_id in ids] for name, ids in groups.items() if ids
     }
     page = folder / "qualitative.html"
     with atomic_write(page) as temporary:
-        sources = ", ".join(f"{row.label} `{row.model}`" for row in rows)
+        sources = f"SharpMask `{model}`, DeepMask " + (
+            f"`{options.deepmask}`" if options.deepmask else "that within it"
+        )
         temporary.write_text(render_page(shown, f"{options.data.name}; {sources}"), encoding="utf-8")
     return page
 

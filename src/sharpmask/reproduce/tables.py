@@ -135,14 +135,14 @@ def _forms(forms: Forms) -> list[str]:
 
 
 def _findings(verdicts: Sequence[Verdict]) -> Iterator[list[str]]:
-    yield ["the paper found", "*the paper's figures*", "measured here", "verdict"]
+    yield ["the paper found", "in", "*the paper's figures*", "measured here", "verdict"]
     for verdict in verdicts:
         here = _MISSING
         if verdict.here is not None:
             faster = verdict.finding.relation == "faster"
             here = f"{_interval(verdict.here)} times" if faster else _signed(verdict.here)
         word = f"**{verdict.verdict}**" if verdict.verdict == DISAGREES else verdict.verdict
-        yield [verdict.finding.text, f"*{verdict.paper}*", here, word]
+        yield [verdict.finding.text, verdict.finding.metric, f"*{verdict.paper}*", here, word]
 
 
 def table_csv(results: Results) -> str:
