@@ -38,7 +38,7 @@ def planned(folder: Path, **changes: Any) -> Plan:
 def cost(found: Plan) -> float:
     """Seconds that training and measuring take at these speeds, without any reserve."""
     training = sum(start + found.steps[row] * step for row, (start, step, _) in SPEEDS.items())
-    return training + sum(photo * (found.photos + 6) for _, _, photo in SPEEDS.values())
+    return training + sum(photo * (found.photos + 9) for _, _, photo in SPEEDS.values())
 
 
 @pytest.mark.parametrize("minutes", [15, 50, 200])

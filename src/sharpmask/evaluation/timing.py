@@ -4,7 +4,6 @@ The parts are those of `costs.py`. The proposer itself is run, with a network th
 that the sum is what a user waits for. Models that are to be compared take turns on every photo.
 """
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter
 from typing import Any
@@ -76,21 +75,17 @@ def photo_times(network: DeepMask | SharpMask, pixels: np.ndarray, **options: An
 
 
 def interleaved_times(
-    calls: Mapping[str, Callable[[Any], Mapping[str, float]]], photos: Sequence[Any], *, repeats: int = 3
+    calls: Mapping[str, Callable[[Any], dict[str, float]]], photos: Sequence[Any]
 ) -> dict[str, list[dict[str, float]]]:
-    """Times of several methods on the same photos, name -> one record a photo.
+    """What each method's call returns for each photo, name -> one record a photo.
 
-    On each photo the methods take turns `repeats` times, so that what else the machine does hits all of them alike; a
-    record holds the median of each part over the repeats. Before the first photo each method is called once in vain.
+    The methods take turns on every photo, so that what else the machine does hits all of them alike. Before the first
+    photo each is called once in vain. Give photos several times to see how much the times vary.
     """
     for call in calls.values():
         call(photos[0])
     found: dict[str, list[dict[str, float]]] = {name: [] for name in calls}
     for photo in photos:
-        turns: dict[str, list[Mapping[str, float]]] = {name: [] for name in calls}
-        for _ in range(repeats):
-            for name, call in calls.items():
-                turns[name].append(call(photo))
-        for name, records in turns.items():
-            found[name].append({part: statistics.median(r[part] for r in records) for part in records[0]})
+        for name, call in calls.items():
+            found[name].append(call(photo))
     return found

@@ -71,7 +71,7 @@ def _side(here: Estimate | None, above: float, below: float) -> str:
 
 
 def time_ratio(times: dict[str, list[dict[str, float]]], slow: str, fast: str, metric: str) -> Estimate | None:
-    """How many times as long one row takes as another, over the timed photos; None where one was not timed."""
+    """How many times as long one row takes as another, over the timed runs; None where one was not timed."""
     if slow not in times or fast not in times:
         return None
     one, two = seconds(times[slow], metric), seconds(times[fast], metric)
@@ -79,13 +79,13 @@ def time_ratio(times: dict[str, list[dict[str, float]]], slow: str, fast: str, m
 
 
 def ratio_of_sums(one: np.ndarray, two: np.ndarray) -> Estimate:
-    """Sum / sum over photos, with the interval over them."""
+    """Sum / sum over runs, with the interval over them."""
     drawn = replicates(one[:, None], two, resample_counts(len(one), RESAMPLES, SEED))
     return estimates(["ratio"], np.array([one.sum() / two.sum()]), drawn)["ratio"]
 
 
 def seconds(records: list[dict[str, float]], metric: str) -> np.ndarray | None:
-    """Seconds (photos,) of "total time", of "mask time" (trunk and mask), or of a part; None where it is not known."""
+    """Seconds (runs,) of "total time", of "mask time" (trunk and mask), or of a part; None where it is not known."""
     parts = {"total time": ("total",), "mask time": ("trunk", "mask")}.get(metric, (metric,))
     if any(part not in record for record in records for part in parts):
         return None

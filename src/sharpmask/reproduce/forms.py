@@ -19,9 +19,9 @@ from sharpmask.reproduce.study import Options
 
 COUNTS = (10, 100, 500, 1000)
 FORMS = ("plain", "refactored")
-_PHOTOS = 3
+_PHOTOS, _TURNS = 3, 2
 # What the comparison takes, in photos with 1,000 refactored proposals: the plain form takes several times that.
-FORMS_PHOTOS = (_PHOTOS + 1) * len(COUNTS) * 4
+FORMS_PHOTOS = (_PHOTOS * _TURNS + 1) * len(COUNTS) * 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Forms:
         difference: largest difference of two mask logits, in fp32, of all windows of one photo at its own scale.
         largest: largest absolute mask logit among them, to compare it with.
         windows: how many windows that were.
-        times: "plain 10", "refactored 10", … -> seconds by part of each photo.
+        times: "plain 10", "refactored 10", … -> seconds by part of each run, every photo several times.
     """
 
     difference: float
@@ -41,7 +41,7 @@ class Forms:
     times: dict[str, list[dict[str, float]]]
 
     def seconds(self, form: str, count: int, part: str) -> np.ndarray:
-        """Seconds (photos,) of a part, or of the whole photo ("total"), for so many proposals."""
+        """Seconds (runs,) of a part, or of the whole photo ("total"), for so many proposals."""
         return np.array([record[part] for record in self.times[f"{form} {count}"]])
 
 
@@ -66,7 +66,7 @@ def compare_forms(network: DeepMask | SharpMask, paths: list[Path], folder: Path
         for count in COUNTS
         for form in FORMS
     }
-    forms = Forms(difference, largest, windows, interleaved_times(calls, photos))
+    forms = Forms(difference, largest, windows, interleaved_times(calls, photos * _TURNS))
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(dataclasses.asdict(forms)) + "\n", encoding="utf-8")
     return forms

@@ -30,8 +30,9 @@ from sharpmask.reproduce.study import Options, Row, Study
 from sharpmask.training.run import train
 
 PAPERS_PHOTOS = 5000
-TIMED_PHOTOS = 5
-_PROBE_STEPS = 4
+# Photos that all rows are timed on in turns, and how often.
+TIMED_PHOTOS, TURNS = 4, 2
+_PROBE_STEPS, _PROBE_PHOTOS = 4, 3
 _LEAST_PHOTOS, _LEAST_STEPS = 10, 20
 # Of the time that is left for measuring and training together, the part that measuring may take.
 _MEASURING = 0.45
@@ -118,7 +119,7 @@ def _new_plan(
 
     left = options.minutes * 60 - (perf_counter() - began)
     photo = _RESERVE * sum(probes[row.name].photo for row in study.measured)
-    timing = (TIMED_PHOTOS + 1) * sum(probe.photo for probe in probes.values())
+    timing = (TIMED_PHOTOS * TURNS + 1) * sum(probe.photo for probe in probes.values())
     if study.name == "refinement":
         timing += FORMS_PHOTOS * probes["k32"].photo
     trained = study.trained if not options.steps else []
@@ -169,7 +170,7 @@ def _probe(row: Row, study: Study, options: Options, folder: Path) -> _Probe:
         network = load_network(trained)
     method = open_method(row, options, network=network, unlimited=study.upper_bound)
     truth = read_annotations(options.data.val.annotations)
-    names = sorted(truth.file_names)[: TIMED_PHOTOS : TIMED_PHOTOS // 2]
+    names = sorted(truth.file_names)[:_PROBE_PHOTOS]
     seconds = []
     for name in names:
         began = perf_counter()

@@ -25,7 +25,7 @@ from sharpmask.reproduce.forms import Forms, compare_forms
 from sharpmask.reproduce.measure import Validation, measure, read_validation
 from sharpmask.reproduce.methods import open_method
 from sharpmask.reproduce.metrics import Measured
-from sharpmask.reproduce.plan import TIMED_PHOTOS, Plan, digest, make_plan
+from sharpmask.reproduce.plan import TIMED_PHOTOS, TURNS, Plan, digest, make_plan
 from sharpmask.reproduce.recipes import train_config
 from sharpmask.reproduce.study import SELECTIVE_SEARCH, Options, Row, Study
 from sharpmask.training.checkpoint import FREE_FIELDS
@@ -194,7 +194,8 @@ def _timed(study: Study, options: Options, validation: Validation, folder: Path)
     for row in study.rows:
         network = None if row.model == SELECTIVE_SEARCH else _network(row, folder)
         methods[row.name] = open_method(row, options, network=network).times
-    times = interleaved_times(methods, [read_image(path) for path in spread(list(validation.paths.values()))])
+    photos = [read_image(path) for path in spread(list(validation.paths.values()))]
+    times = interleaved_times(methods, photos * TURNS)
     for row in study.rows:
         if row.without is not None:  # how long masks take to encode depends on what has been learnt
             times[row.name] = [
@@ -205,9 +206,9 @@ def _timed(study: Study, options: Options, validation: Validation, folder: Path)
     return times, machine
 
 
-def spread(paths: list[Path], count: int = TIMED_PHOTOS) -> list[Path]:
-    """So many of the photos, evenly spread."""
-    count = min(count, len(paths))
+def spread(paths: list[Path]) -> list[Path]:
+    """TIMED_PHOTOS of the photos, evenly spread."""
+    count = min(TIMED_PHOTOS, len(paths))
     return [paths[i * len(paths) // count] for i in range(count)]
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import sharpmask
 from sharpmask.evaluation.bootstrap import Estimate
@@ -32,9 +32,10 @@ def markdown(results: Results, pictures: Sequence[tuple[str, str]]) -> str:
         f"resamples, seed {SEED}). *Rows in italics are the paper's figures* ({DATA}).",
         _table(_accuracy(results)),
         "## Cost",
-        f"Multiply-accumulates in billions, for one 480 x 640 photo at one scale with 1,000 proposals. Milliseconds: "
-        f"mean of {_timed_photos(results)} photos with all scales and 1,000 proposals, all rows in turns in one run on "
-        f"this device. *The paper's times are of an {HARDWARE}*: only ratios within a column compare.",
+        "Multiply-accumulates in billions, for one 480 x 640 photo at one scale with 1,000 proposals. Milliseconds: mean "
+        f"of {_runs(results.times)} runs, a photo with all scales and 1,000 proposals each, all rows in turns on "
+        f"{results.machine['device']}, {results.machine['date']}. *The paper's times are of an {HARDWARE}*: only ratios "
+        "within a column compare.",
         _table(_cost(results)),
     ]
     if results.forms is not None:
@@ -42,7 +43,7 @@ def markdown(results: Results, pictures: Sequence[tuple[str, str]]) -> str:
     sections += [
         "## The paper's orderings",
         f"Differences in percentage points, of times how many times faster, with the paired 95 % interval over the "
-        f"images (of times: over the timed photos). *agrees*, *disagrees*: the whole interval says so; two figures "
+        f"images (of times: over the timed runs). *agrees*, *disagrees*: the whole interval says so; two figures "
         f"count as equal within {MARGIN:g} point.",
         _table(_findings(judge(study, results.measured, results.times))),
         *(f"![{caption}]({file})" for file, caption in pictures),
@@ -124,12 +125,11 @@ def _forms(forms: Forms) -> list[str]:
     titles = [f"{part}: {name}" for part in ("refinement", "whole photo") for name in ("plain", "refactored", "factor")]
     rows = [["proposals", *titles]]
     rows += [[f"{count:,}", *cells(count, "refinement"), *cells(count, "total")] for count in COUNTS]
-    photos = len(next(iter(forms.times.values())))
     return [
         f"With the same weights the two forms' mask logits differ by at most {forms.difference:.1e} (fp32; the largest "
         f"logit is {forms.largest:.1f}; {forms.windows:,} windows of one photo at its own scale).",
-        f"Milliseconds of {photos} photos, both forms in turns in one run, and how many times longer the plain form "
-        "takes, with the 95 % interval over these photos.",
+        f"Milliseconds, mean of {_runs(forms.times)} runs, both forms in turns, and how many times longer the plain "
+        "form takes, with the 95 % interval over these runs.",
         _table(iter(rows)),
     ]
 
@@ -193,8 +193,8 @@ def _figures(results: Results) -> Iterator[tuple[str, str, Estimate, str]]:
             yield f"{verdict.finding.first} - {verdict.finding.second}", verdict.finding.metric, verdict.here, unit
 
 
-def _timed_photos(results: Results) -> int:
-    return len(next(iter(results.times.values())))
+def _runs(times: Mapping[str, Sequence[object]]) -> int:
+    return len(next(iter(times.values())))
 
 
 def _percent(estimate: Estimate | None) -> str:
