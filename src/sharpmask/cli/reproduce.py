@@ -35,6 +35,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="paper: the released schedule, days on a GPU, whatever --minutes says",
     )
     parser.add_argument(
+        "--precision",
+        choices=["fp32", "bf16"],
+        default=None,
+        help="of training; bf16 is faster on GPUs and CPUs that have it; default: the schedule's on a GPU, else fp32",
+    )
+    parser.add_argument(
         "--base",
         choices=["resnet50", "lite0"],
         default=None,
@@ -72,13 +78,8 @@ def run(args: Namespace) -> int:
     from sharpmask.reproduce.report import reproduce
     from sharpmask.reproduce.study import Options
 
-    names = ("base", "model", "deepmask", "trunk_weights", "vgg_weights", "caffe", "schedule", "minutes", "steps",
-             "photos", "device", "seed", "count", "failures")  # fmt: skip
-    options = Options(
-        data=find_data(args.data),
-        output=Path(args.output),
-        images=tuple(args.images),
-        **{name: getattr(args, name) for name in names},
-    )
-    print(reproduce(args.study, options, lambda message: print(message, file=sys.stderr)))
+    chosen = args.as_dict()
+    study, data, output, images = (chosen.pop(name) for name in ("study", "data", "output", "images"))
+    options = Options(data=find_data(data), output=Path(output), images=tuple(images), **chosen)
+    print(reproduce(study, options, lambda message: print(message, file=sys.stderr)))
     return 0

@@ -32,6 +32,8 @@ from sharpmask.training.run import train
 PAPERS_PHOTOS = 5000
 # Photos that all rows are timed on in turns, and how often.
 TIMED_PHOTOS, TURNS = 4, 2
+# Options that a plan depends on besides its rows and data.
+_CHOSEN = ("schedule", "precision", "minutes", "steps", "photos", "seed")
 _PROBE_STEPS, _PROBE_PHOTOS = 4, 3
 _LEAST_PHOTOS, _LEAST_STEPS = 10, 20
 # Of the time that is left for measuring and training together, the part that measuring may take.
@@ -85,7 +87,7 @@ def study_settings(study: Study, options: Options) -> dict[str, Any]:
         "rows": [dataclasses.asdict(row) for row in study.rows],
         "weights": {source: digest(source) for source in _sources(study)},
         **{part: None if photos is None else digest(str(photos.annotations)) for part, photos in parts.items()},
-        **{name: getattr(options, name) for name in ("schedule", "minutes", "steps", "photos", "seed")},
+        **{name: getattr(options, name) for name in _CHOSEN},
     }
 
 

@@ -49,7 +49,7 @@ def train_config(row: Row, options: Options, *, steps: int, output: Path, start:
         start_from=start,
         seed=options.seed,
         device=options.device,
-        precision=shipped.get("precision", "fp32") if gpu else "fp32",
+        precision=options.precision or (shipped.get("precision", "fp32") if gpu else "fp32"),
         workers=min(8, os.cpu_count() or 1) if gpu else 1,
         checkpoint_every=50 if options.schedule == "short" else shipped["checkpoint_every"],
         log_every=10,

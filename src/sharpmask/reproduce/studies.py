@@ -35,6 +35,7 @@ _ONLY = {
     "vgg_weights": (("trunk",), None),
     "caffe": (("trunk", "heads", "refinement"), False),
     "schedule": (("trunk", "heads", "refinement"), "short"),
+    "precision": (("trunk", "heads", "refinement"), None),
     "steps": (("trunk", "heads", "refinement"), None),
     "images": (("qualitative",), ()),
     "count": (("qualitative",), None),
@@ -64,7 +65,8 @@ def _training(options: Options, frozen: str) -> str:
         return "The released schedule (config `coco`): SGD, everything is trained."
     return (
         f"A short schedule: config `small-cpu` with AdamW, the learning rate falling to zero over the steps named "
-        f"below, {frozen}; no validation, the weights' running average at the last step is measured."
+        f"below, {frozen}" + (", in bf16" if options.precision == "bf16" else "") + "; no validation, the weights' "
+        "running average at the last step is measured."
     )
 
 

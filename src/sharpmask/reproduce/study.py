@@ -106,6 +106,7 @@ class Options:
     vgg_weights: str | None = None
     caffe: bool = False
     schedule: Literal["short", "paper"] = "short"
+    precision: Literal["fp32", "bf16"] | None = None
     minutes: float = 50.0
     steps: int | None = None
     photos: int | None = None

@@ -32,10 +32,10 @@ def markdown(results: Results, pictures: Sequence[tuple[str, str]]) -> str:
         f"resamples, seed {SEED}). *Rows in italics are the paper's figures* ({DATA}).",
         _table(_accuracy(results)),
         "## Cost",
-        "Multiply-accumulates in billions, for one 480 x 640 photo at one scale with 1,000 proposals. Milliseconds: mean "
-        f"of {_runs(results.times)} runs, a photo with all scales and 1,000 proposals each, all rows in turns on "
-        f"{results.machine['device']}, {results.machine['date']}. *The paper's times are of an {HARDWARE}*: only ratios "
-        "within a column compare.",
+        "Multiply-accumulates in billions, for one 480 x 640 photo at one scale with 1,000 proposals. Milliseconds: "
+        f"mean of {_runs(results.times)} runs, a photo with all scales and 1,000 proposals each, all rows in turns on "
+        f"{results.machine['device']}, {results.machine['date']}. *The paper's times are of an {HARDWARE}*: only "
+        "ratios within a column compare.",
         _table(_cost(results)),
     ]
     if results.forms is not None:
