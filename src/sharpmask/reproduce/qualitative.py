@@ -14,6 +14,7 @@ from sharpmask.evaluation.inputs import ImageId
 from sharpmask.evaluation.masks import Rle, mask_ious
 from sharpmask.files import atomic_write
 from sharpmask.images import read_image
+from sharpmask.report.matches import FOUND_IOU, best_matches
 from sharpmask.reproduce.drawing import draw_matches, draw_truth
 from sharpmask.reproduce.measure import Validation, photo_key, read_lines, read_validation
 from sharpmask.reproduce.methods import Method, open_method
@@ -21,13 +22,12 @@ from sharpmask.reproduce.page import Panel, Shown, render_page
 from sharpmask.reproduce.plan import digest
 from sharpmask.reproduce.study import Options, Row
 
-FOUND = 0.5
 _POOL, _COUNT, _FAILURES = 100, 6, 3
 
 
 @dataclass(frozen=True)
 class Match:
-    """The proposal of highest IoU with one true object; a photo without proposals gives an empty one of IoU 0."""
+    """The proposal of highest IoU with one true object, None of IoU 0 where none overlaps it."""
 
     iou: float
     rle: Rle | None
@@ -35,7 +35,7 @@ class Match:
     @property
     def found(self) -> bool:
         """Whether its IoU is greater than .5."""
-        return self.iou > FOUND
+        return self.iou > FOUND_IOU
 
 
 def run_qualitative(options: Options) -> Path:
@@ -124,14 +124,12 @@ def _matches(
 
 
 def _best(method: Method, everything: Validation, image_id: ImageId) -> list[tuple[float, Rle | None]]:
-    records = method.propose(everything.paths[image_id], image_id)
+    """For each object of a photo the highest IoU of a proposal, and its mask; 0 and none where none overlaps."""
+    rles: list[Any] = [record["segmentation"] for record in method.propose(everything.paths[image_id], image_id)]
     objects = everything.truth.truth(image_id, boxes=False, masks=True).rles or []
-    if not records:
-        return [(0.0, None)] * len(objects)
-    rles: list[Any] = [record["segmentation"] for record in records]
-    ious = mask_ious(rles, objects)  # (D, G)
-    places = ious.argmax(axis=0)
-    return [(float(ious[place, g]), rles[place]) for g, place in enumerate(places)]
+    best = best_matches(mask_ious(rles, objects))
+    pairs = zip(best.ious[-1].tolist(), best.places[-1].tolist(), strict=True)
+    return [(iou, None if place < 0 else rles[place]) for iou, place in pairs]
 
 
 def _share(matches: list[Match]) -> float:
