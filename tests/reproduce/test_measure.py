@@ -58,7 +58,7 @@ IDENTITY = {"weights": "w"}
 
 
 def test_as_the_whole_evaluation_and_the_upper_bound(photos: Photos, tmp_path: Path) -> None:
-    validation = read_validation(photos, None)
+    validation = read_validation(photos)
     found = measure(propose, validation, tmp_path / "m.jsonl", name="x", identity=IDENTITY,
                     iou_types=("bbox", "segm"), upper_bound=True)  # fmt: skip
     records = [record for i in range(1, 6) for record in propose(Path(f"{i}.jpg"), i)]
@@ -76,7 +76,7 @@ def test_as_the_whole_evaluation_and_the_upper_bound(photos: Photos, tmp_path: P
 
 
 def test_a_stop_costs_one_photo(photos: Photos, tmp_path: Path) -> None:
-    validation, file = read_validation(photos, None), tmp_path / "m.jsonl"
+    validation, file = read_validation(photos), tmp_path / "m.jsonl"
     asked: list[int] = []
 
     def stopping(path: Path, image_id: int) -> Sequence[dict[str, Any]]:
@@ -103,7 +103,7 @@ def test_a_stop_costs_one_photo(photos: Photos, tmp_path: Path) -> None:
 
 
 def test_the_first_photos_only(photos: Photos, tmp_path: Path) -> None:
-    validation = read_validation(photos, 2)
+    validation = read_validation(photos).first(2)
     found = measure(propose, validation, tmp_path / "m.jsonl", name="x", identity=IDENTITY, iou_types=("segm",))
     assert (found.recall.images, found.recall.objects) == (2, 4)
     assert found.recall.value("AR@1000") == pytest.approx((0.9 + 0.7) / 4)
@@ -112,5 +112,5 @@ def test_the_first_photos_only(photos: Photos, tmp_path: Path) -> None:
 def test_missing_photos_are_named(photos: Photos) -> None:
     (photos.images / "3.jpg").unlink()
     with pytest.raises(DataError, match=r"1 photos of .* are missing, first .*3\.jpg"):
-        read_validation(photos, None)
-    assert len(read_validation(photos, 2).paths) == 2
+        read_validation(photos).first(5)
+    assert len(read_validation(photos).first(2).paths) == 2

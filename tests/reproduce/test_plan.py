@@ -10,6 +10,7 @@ import pytest
 from sharpmask.errors import ConfigError, DataError
 from sharpmask.reproduce import plan
 from sharpmask.reproduce.datasets import find_data
+from sharpmask.reproduce.measure import read_validation
 from sharpmask.reproduce.plan import Plan, make_plan
 from sharpmask.reproduce.studies import build_study
 from sharpmask.reproduce.study import Options
@@ -32,7 +33,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def planned(folder: Path, **changes: Any) -> Plan:
     options = Options(find_data(folder), folder / "out", base="lite0", device="cpu", **changes)
     (folder / "out").mkdir(exist_ok=True)
-    return make_plan(build_study("heads", options), options, folder / "out", lambda _: None)
+    validation = read_validation(options.data.val)
+    return make_plan(build_study("heads", options), options, validation, folder / "out", lambda _: None)
 
 
 def cost(found: Plan) -> float:
@@ -52,14 +54,16 @@ def test_a_study_ends_in_the_stated_time(folder: Path, minutes: float) -> None:
 def test_what_is_given_is_not_derived(folder: Path) -> None:
     assert planned(folder, photos=7, minutes=15.0).photos == 7
     (folder / "out" / "plan.json").unlink()
-    found = planned(folder, steps=40, minutes=30.0)
-    assert set(found.steps.values()) == {40} and 0.75 * 1800 < cost(found) < 1800
+    found = planned(folder, steps=300, minutes=30.0)
+    assert set(found.steps.values()) == {300} and found.photos < 200 and 0.75 * 1800 < cost(found) < 1800
     (folder / "out" / "plan.json").unlink()
     found = planned(folder, schedule="paper")
     assert set(found.steps.values()) == {600_000} and found.photos == 200
 
 
 def test_too_short_says_what_is_needed(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="--minutes 15 is too short"):
+        planned(folder, minutes=15.0, photos=200)
     with pytest.raises(ConfigError, match=r"--minutes 2 is too short for 'heads' here: give \d+ or more") as error:
         planned(folder, minutes=2.0)
     needed = float(str(error.value).split("give ")[1].split()[0])

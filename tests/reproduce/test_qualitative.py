@@ -44,7 +44,7 @@ def test_missed_objects_are_outlined_in_red_and_found_ones_filled() -> None:
 
 
 def test_the_proposal_of_highest_iou(data: Path) -> None:
-    everything = read_validation(Photos(data / "instances_val.json", data / "val"), None)
+    everything = read_validation(Photos(data / "instances_val.json", data / "val"))
     objects = everything.truth.truth(5, boxes=False, masks=True).rles
     assert objects is not None
     far = np.zeros((200, 240), bool)

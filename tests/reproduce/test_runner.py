@@ -185,6 +185,17 @@ def test_trunks_without_imagenet_weights_are_costed_only(data: Path, weights: di
     assert not (tmp_path / "trunk" / "deepmask-vgg").exists()
 
 
+def test_a_model_that_is_none_is_refused_at_once(
+    data: Path, weights: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command("coco", data, tmp_path / "o", "--model", str(weights["deepmask-resnet50"]))) == 2
+    assert "is a DeepMask, without refinement; give a SharpMask" in capsys.readouterr().err
+    assert main(command("coco", data, tmp_path / "o", "--model", "sharpmusk")) == 2
+    assert main(command("coco", data, tmp_path / "o", "--model", "none.safetensors")) == 1
+    assert "no weights file none.safetensors" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
 def test_coco_measures_one_model_with_its_zooms(data: Path, weights: dict[str, Path], tmp_path: Path) -> None:
     pytest.importorskip("cv2", reason="OpenCV is not installed")
     assert main(command("coco", data, tmp_path, "--model", str(weights["sharpmask-lite0"]), "--photos", "1")) == 0

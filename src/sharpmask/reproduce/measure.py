@@ -30,31 +30,35 @@ class Validation:
     truth: Annotations
     paths: dict[ImageId, Path]
 
+    def first(self, count: int) -> "Validation":
+        """The first `count` photos; raises DataError where one of them is missing."""
+        truth = self.truth
+        chosen = truth.image_ids[:count]
+        paths = {image_id: self.paths[image_id] for image_id in chosen}
+        missing = [path for path in paths.values() if not path.is_file()]
+        if missing:
+            raise DataError(f"{len(missing)} photos of {truth.source} are missing, first {missing[0]}")
+        truth = dataclasses.replace(
+            truth,
+            image_ids=chosen,
+            sizes={image_id: truth.sizes[image_id] for image_id in chosen},
+            objects={image_id: truth.objects[image_id] for image_id in chosen if image_id in truth.objects},
+        )
+        return Validation(truth, paths)
 
-def read_validation(photos: Photos, count: int | None) -> Validation:
-    """The first `count` photos of a part of a data set (None: all).
+
+def read_validation(photos: Photos) -> Validation:
+    """All photos of a part of a data set.
 
     Raises:
-        DataError: the annotations cannot be read, or a photo is missing.
+        DataError: the annotations cannot be read, or an image has no file name.
     """
     truth = read_annotations(photos.annotations)
     names = {image_id: name for name, image_id in truth.file_names.items()}
-    chosen = truth.image_ids[:count]
-    unnamed = [image_id for image_id in chosen if image_id not in names]
+    unnamed = [image_id for image_id in truth.image_ids if image_id not in names]
     if unnamed:
         raise DataError(f"{photos.annotations}: image {unnamed[0]} has no file_name")
-    paths = {image_id: photos.images / names[image_id] for image_id in chosen}
-    missing = [path for path in paths.values() if not path.is_file()]
-    if missing:
-        raise DataError(f"{len(missing)} photos of {photos.annotations} are missing, first {missing[0]}")
-    kept = set(chosen)
-    truth = dataclasses.replace(
-        truth,
-        image_ids=chosen,
-        sizes={image_id: truth.sizes[image_id] for image_id in chosen},
-        objects={image_id: records for image_id, records in truth.objects.items() if image_id in kept},
-    )
-    return Validation(truth, paths)
+    return Validation(truth, {image_id: photos.images / names[image_id] for image_id in truth.image_ids})
 
 
 def measure(

@@ -6,7 +6,6 @@ fixed numbers are derived from them and written to the study's folder: a run tha
 
 import dataclasses
 import datetime
-import hashlib
 import json
 import math
 import shutil
@@ -18,13 +17,13 @@ from typing import Any
 
 from sharpmask.checkpoints import load_network
 from sharpmask.errors import ConfigError, DataError
-from sharpmask.evaluation.inputs import read_annotations
 from sharpmask.files import atomic_write
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask, build_network
 from sharpmask.networks.specs import get_spec
 from sharpmask.reproduce.forms import FORMS_PHOTOS
-from sharpmask.reproduce.methods import open_method
+from sharpmask.reproduce.measure import Validation
+from sharpmask.reproduce.methods import file_digest, open_method, weights_digest
 from sharpmask.reproduce.recipes import paper_steps, train_config
 from sharpmask.reproduce.study import Options, Row, Study
 from sharpmask.training.run import train
@@ -52,7 +51,7 @@ class Plan:
     origin: str
 
 
-def make_plan(study: Study, options: Options, folder: Path, say: Callable[[str], None]) -> Plan:
+def make_plan(study: Study, options: Options, validation: Validation, folder: Path, say: Callable[[str], None]) -> Plan:
     """The plan in `folder`, or a new one, which is written there.
 
     Raises:
@@ -72,7 +71,7 @@ def make_plan(study: Study, options: Options, folder: Path, say: Callable[[str],
                 "another --output, or remove the folder"
             )
         return kept
-    plan = _new_plan(study, options, folder, settings, say)
+    plan = _new_plan(study, options, validation, folder, settings, say)
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(dataclasses.asdict(plan), indent=1) + "\n", encoding="utf-8")
     return plan
@@ -85,59 +84,59 @@ def study_settings(study: Study, options: Options) -> dict[str, Any]:
     return {
         "study": study.name,
         "rows": [dataclasses.asdict(row) for row in study.rows],
-        "weights": {source: digest(source) for source in _sources(study)},
-        **{part: None if photos is None else digest(str(photos.annotations)) for part, photos in parts.items()},
+        "weights": {source: weights_digest(source) for source in _sources(study)},
+        **{part: None if photos is None else file_digest(photos.annotations) for part, photos in parts.items()},
         **{name: getattr(options, name) for name in _CHOSEN},
     }
 
 
 def _sources(study: Study) -> list[str]:
-    """Files that rows start from or are loaded from."""
+    """What rows start from or are loaded from."""
     named = [s for row in study.rows for s in (row.start, row.trunk_weights, None if row.stage else row.model) if s]
-    return sorted({source for source in named if Path(source).is_file()})
-
-
-def digest(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sorted(set(named))
 
 
 def _new_plan(
-    study: Study, options: Options, folder: Path, settings: dict[str, Any], say: Callable[[str], None]
+    study: Study,
+    options: Options,
+    validation: Validation,
+    folder: Path,
+    settings: dict[str, Any],
+    say: Callable[[str], None],
 ) -> Plan:
     began = perf_counter()
-    available = len(read_annotations(options.data.val.annotations).image_ids)
-    photos = min(available, options.photos or PAPERS_PHOTOS)
-    steps = {row.name: max(1, round(row.share * (options.steps or 0))) for row in study.trained}
+    photos = min(len(validation.paths), options.photos or PAPERS_PHOTOS)
     if options.schedule == "paper":
-        steps = {row.name: paper_steps(row) for row in study.trained}
-        return Plan(settings, steps, photos, "the released schedule")
+        return Plan(settings, {row.name: paper_steps(row) for row in study.trained}, photos, "the released schedule")
+    steps = {row.name: round(row.share * (options.steps or 0)) for row in study.trained}
     if (options.steps or not study.trained) and options.photos:
         return Plan(settings, steps, photos, "as given")
     say(f"timing a little of each of {len(study.rows)} rows, to end in about {options.minutes:g} minutes")
-    probes = {row.name: _probe(row, study, options, folder / "probe") for row in study.rows}
+    probes = {row.name: _probe(row, study, options, validation, folder / "probe") for row in study.rows}
     shutil.rmtree(folder / "probe", ignore_errors=True)
 
-    left = options.minutes * 60 - (perf_counter() - began)
-    photo = _RESERVE * sum(probes[row.name].photo for row in study.measured)
-    timing = (TIMED_PHOTOS * TURNS + 1) * sum(probe.photo for probe in probes.values())
+    # Seconds that are spoken for: what has passed, timing, and the least of what is still open.
+    spent = perf_counter() - began
+    spent += (TIMED_PHOTOS * TURNS + 1) * sum(probe.photo for probe in probes.values())
     if study.name == "refinement":
-        timing += FORMS_PHOTOS * probes["k32"].photo
-    trained = study.trained if not options.steps else []
-    least = timing + photo * min(photos, _LEAST_PHOTOS)
-    least += _RESERVE * sum(probes[row.name].training(row.share * _LEAST_STEPS) for row in trained)
-    if left < least:
-        needed = math.ceil((options.minutes * 60 - left + least) / 60 + 1)
+        spent += FORMS_PHOTOS * probes["k32"].photo
+    photo = _RESERVE * sum(probes[row.name].photo for row in study.measured)
+    step = _RESERVE * sum(row.share * probes[row.name].step for row in study.trained)
+    spent += _RESERVE * sum(probes[row.name].start for row in study.trained)
+    least_photos = photos if options.photos else min(photos, _LEAST_PHOTOS)
+    least_steps = options.steps or (_LEAST_STEPS if study.trained else 0)
+    least = photo * least_photos + step * least_steps
+    if options.minutes * 60 < spent + least:
+        needed = math.ceil((spent + least) / 60 + 1)
         raise ConfigError(f"--minutes {options.minutes:g} is too short for '{study.name}' here: give {needed} or more")
+
+    left = options.minutes * 60 - spent
     if options.photos is None:
-        share = _MEASURING if trained else 1.0
-        photos = max(min(photos, _LEAST_PHOTOS), min(photos, int((left - timing) * share / photo)))
-    if trained:
-        training = (left - timing - photo * photos) / _RESERVE - sum(probes[row.name].start for row in trained)
-        unit = training / sum(row.share * probes[row.name].step for row in trained)
-        unit = max(_LEAST_STEPS, int(unit))
-        steps = {row.name: round(row.share * unit) for row in trained}
+        for_photos = left - step * options.steps if options.steps else left * (_MEASURING if study.trained else 1.0)
+        photos = max(least_photos, min(photos, int(for_photos / photo)))
+    if study.trained and not options.steps:
+        unit = max(least_steps, int((left - photo * photos) / step))
+        steps = {row.name: round(row.share * unit) for row in study.trained}
     moment = datetime.datetime.now().date().isoformat()
     return Plan(settings, steps, photos, f"from --minutes {options.minutes:g} and the speed measured on {moment}")
 
@@ -150,11 +149,8 @@ class _Probe:
     step: float
     photo: float
 
-    def training(self, steps: float) -> float:
-        return self.start + steps * self.step
 
-
-def _probe(row: Row, study: Study, options: Options, folder: Path) -> _Probe:
+def _probe(row: Row, study: Study, options: Options, validation: Validation, folder: Path) -> _Probe:
     start = step = 0.0
     network: DeepMask | SharpMask | None = None
     if row.without is not None:
@@ -171,11 +167,9 @@ def _probe(row: Row, study: Study, options: Options, folder: Path) -> _Probe:
         start = max(0.0, perf_counter() - began - _PROBE_STEPS * step)
         network = load_network(trained)
     method = open_method(row, options, network=network, unlimited=study.upper_bound)
-    truth = read_annotations(options.data.val.annotations)
-    names = sorted(truth.file_names)[:_PROBE_PHOTOS]
     seconds = []
-    for name in names:
+    for image_id, path in validation.first(_PROBE_PHOTOS).paths.items():
         began = perf_counter()
-        method.propose(options.data.val.images / name, truth.file_names[name])
+        method.propose(path, image_id)
         seconds.append(perf_counter() - began)
     return _Probe(start, step, statistics.median(seconds))

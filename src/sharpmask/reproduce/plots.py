@@ -87,7 +87,7 @@ def _accuracy_and_time(results: Results) -> Any:
         axis.set_xlabel(f"{study.time}, s a photo")
         axis.set_ylabel(f"{metric}, %")
         axis.set_xlim(left=0)
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, framealpha=0.6)
     return figure
 
 
@@ -114,8 +114,8 @@ def _widths(results: Results) -> Any:
         axis.set_xticks(widths, [str(k) for k in widths])
         axis.set_xlabel("k")
         axis.set_ylabel(label)
-    accuracy.legend(fontsize=7)
-    time.legend(fontsize=7)
+    accuracy.legend(fontsize=7, framealpha=0.6)
+    time.legend(fontsize=7, framealpha=0.6)
     accuracy.set_title(f"here: {results.data}, {results.photos} images", fontsize=8)
     time.set_title(results.machine["device"], fontsize=8)
     return figure
@@ -131,15 +131,14 @@ def _forms(results: Results) -> Any:
             values = [forms.seconds(form, count, part).mean() for count in COUNTS]
             label = f"{form}, {'whole photo' if part == 'total' else part}"
             time.plot(COUNTS, values, style, color=colour, label=label)
-    for part, style in (("refinement", "o-"), ("total", "o:")):
+    for part, style, colour in (("refinement", "o-", _COLOURS[2]), ("total", "s:", _COLOURS[3])):
         ratios = [
             ratio_of_sums(*(forms.seconds(form, count, part) for form in ("plain", "refactored"))) for count in COUNTS
         ]
         errors = [[r.value - r.low for r in ratios], [r.high - r.value for r in ratios]]
         label = "whole photo" if part == "total" else part
-        factor.errorbar(
-            COUNTS, [r.value for r in ratios], yerr=errors, fmt=style, color=_COLOURS[2], capsize=3, label=label
-        )
+        values = [r.value for r in ratios]
+        factor.errorbar(COUNTS, values, yerr=errors, fmt=style, color=colour, capsize=3, label=label)
     factor.axhline(1, color="#888888", lw=0.8)
     time.set_yscale("log")
     time.set_ylabel("s a photo")
@@ -149,7 +148,7 @@ def _forms(results: Results) -> Any:
         axis.set_xlabel("proposals a photo")
         axis.set_xticks(COUNTS, [f"{count:,}" for count in COUNTS])
         axis.minorticks_off()
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, framealpha=0.6)
     return figure
 
 
@@ -171,5 +170,5 @@ def _curves(results: Results) -> Any:
         axis.set_xlabel("proposals a photo")
         axis.set_ylabel(f"{kind} AR, %")
         axis.plot([], [], "o", color="#555555", mfc="none", label="the paper (COCO)")
-        axis.legend(fontsize=7)
+        axis.legend(fontsize=7, framealpha=0.6)
     return figure

@@ -17,9 +17,8 @@ from sharpmask.images import read_image
 from sharpmask.report.matches import FOUND_IOU, best_matches
 from sharpmask.reproduce.drawing import draw_matches, draw_truth
 from sharpmask.reproduce.measure import Validation, photo_key, read_lines, read_validation
-from sharpmask.reproduce.methods import Method, open_method
+from sharpmask.reproduce.methods import Method, file_digest, open_method, weights_digest
 from sharpmask.reproduce.page import Panel, Shown, render_page
-from sharpmask.reproduce.plan import digest
 from sharpmask.reproduce.study import Options, Row
 
 _POOL, _COUNT, _FAILURES = 100, 6, 3
@@ -52,7 +51,7 @@ def run_qualitative(options: Options) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    everything = read_validation(options.data.val, None)
+    everything = read_validation(options.data.val)
     pool = [i for i in everything.truth.image_ids[: options.photos or _POOL] if everything.truth.objects.get(i)]
     chosen = _chosen(options, everything, pool)
     model = options.model or DEFAULT_MODEL
@@ -107,8 +106,7 @@ def _matches(
     row: Row, options: Options, everything: Validation, wanted: list[ImageId], folder: Path
 ) -> dict[ImageId, list[Match]]:
     """The matches of each photo's objects; what an earlier run wrote down is taken from there."""
-    weights = digest(row.model) if Path(row.model).is_file() else row.model
-    identity = {"weights": weights, "annotations": digest(options.data.val.annotations)}
+    identity = {"weights": weights_digest(row.model), "annotations": file_digest(options.data.val.annotations)}
     file = folder / f"{row.name}.jsonl"
     done = read_lines(file, identity)
     todo = [image_id for image_id in wanted if photo_key(image_id) not in done]

@@ -23,9 +23,9 @@ from sharpmask.networks.specs import get_spec
 from sharpmask.proposals.proposer import pick_device
 from sharpmask.reproduce.forms import Forms, compare_forms
 from sharpmask.reproduce.measure import Validation, measure, read_validation
-from sharpmask.reproduce.methods import open_method
+from sharpmask.reproduce.methods import file_digest, load_row, open_method, weights_digest
 from sharpmask.reproduce.metrics import Measured
-from sharpmask.reproduce.plan import TIMED_PHOTOS, TURNS, Plan, digest, make_plan
+from sharpmask.reproduce.plan import TIMED_PHOTOS, TURNS, Plan, make_plan
 from sharpmask.reproduce.recipes import train_config
 from sharpmask.reproduce.study import SELECTIVE_SEARCH, Options, Row, Study
 from sharpmask.training.checkpoint import FREE_FIELDS
@@ -33,13 +33,16 @@ from sharpmask.training.config import TrainConfig
 from sharpmask.training.run import train
 
 Say = Callable[[str], None]
-# name -> for each photo, seconds by part
+# row -> for each run of a photo, seconds by part
 Times = dict[str, list[dict[str, float]]]
 
 
 @dataclass(frozen=True)
 class Results:
-    """All that a study found; the tables and plots are made from it."""
+    """All that a study found; the tables and plots are made from it.
+
+    `data` is the data set's name; `photos` and `objects` were measured; all other names are those of rows.
+    """
 
     study: Study
     plan: Plan
@@ -60,13 +63,17 @@ def run_study(study: Study, options: Options, say: Say) -> Results:
     Raises:
         SharpMaskError: data, weights or settings that cannot be used, or that differ from those the folder has.
     """
+    for row in study.measured:
+        if row.stage is None and row.model != SELECTIVE_SEARCH:
+            load_row(row)  # a model that is not there is to be noticed now
     folder = options.output / study.name
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error.strerror or error}") from error
-    plan = make_plan(study, options, folder, say)
-    validation = read_validation(options.data.val, plan.photos)
+    everything = read_validation(options.data.val)
+    plan = make_plan(study, options, everything, folder, say)
+    validation = everything.first(plan.photos)
     seconds = {}
     for number, row in enumerate(study.trained, start=1):
         say(f"{study.name}: training row {number} of {len(study.trained)}, {row.label}: {plan.steps[row.name]} steps")
@@ -84,17 +91,17 @@ def run_study(study: Study, options: Options, say: Say) -> Results:
         paths = list(validation.paths.values())
         forms = compare_forms(_network(study.row("k32"), folder), paths, folder, options)
     return Results(
-        study,
-        plan,
-        options.data.name,
-        len(validation.truth.image_ids),
-        sum(map(len, validation.truth.objects.values())),
-        measured,
-        costs,
-        times,
-        machine,
-        seconds,
-        forms,
+        study=study,
+        plan=plan,
+        data=options.data.name,
+        photos=len(validation.truth.image_ids),
+        objects=sum(map(len, validation.truth.objects.values())),
+        measured=measured,
+        costs=costs,
+        times=times,
+        machine=machine,
+        training_seconds=seconds,
+        forms=forms,
     )
 
 
@@ -141,9 +148,7 @@ def _row_settings(config: TrainConfig) -> dict[str, Any]:
     """What a row's training depends on, as JSON types."""
     fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in FREE_FIELDS}
     for name in ("start_from", "trunk_weights"):
-        source = fields[name]
-        if source is not None and Path(source).is_file():
-            fields[name] = digest(source)
+        fields[name] = None if fields[name] is None else weights_digest(fields[name])
     for name in ("annotations", "images"):
         fields[name] = Path(fields[name]).resolve().as_posix()
     return dict(json.loads(json.dumps(fields)))
@@ -154,8 +159,7 @@ def _network(row: Row, folder: Path) -> DeepMask | SharpMask:
     if row.without is not None:
         torch.manual_seed(0)
         return build_network(get_spec(row.model)).eval()
-    network = load_network(folder / row.name / "model.safetensors" if row.stage else row.model)
-    return network.deepmask if row.coarse else network
+    return load_network(folder / row.name / "model.safetensors") if row.stage else load_row(row)
 
 
 def _measure_row(row: Row, study: Study, options: Options, validation: Validation, folder: Path) -> Measured:
@@ -165,13 +169,13 @@ def _measure_row(row: Row, study: Study, options: Options, validation: Validatio
     if row.model != SELECTIVE_SEARCH:
         network = _network(row, folder)
         trained = output / "model.safetensors"
-        weights = digest(trained) if row.stage else row.model
+        weights = file_digest(trained) if row.stage else weights_digest(row.model)
     method = open_method(row, options, network=network, unlimited=study.upper_bound)
     identity = {
         "weights": weights,
         "zoom": row.zoom,
         "upper_bound": study.upper_bound,
-        "annotations": digest(options.data.val.annotations),
+        "annotations": file_digest(options.data.val.annotations),
     }
     return measure(
         method.propose,
