@@ -12,16 +12,19 @@ from torch import nn
 from sharpmask.errors import ConfigError
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.heads import PooledEncoder
-from sharpmask.networks.layers import count_parameters
-from sharpmask.networks.sharpmask import SharpMask, build_network, crop_windows
+from sharpmask.networks.layers import count_parameters, crop_windows
+from sharpmask.networks.sharpmask import SharpMask, build_network
 from sharpmask.networks.specs import SPECS, ModelSpec, get_spec
 from sharpmask.training.config import StageConfig
 from sharpmask.training.stages import DeepMaskStage, SharpMaskStage, Stage
 
 Shrink = Callable[[ModelSpec], ModelSpec]
 
-# The published models are ResNet-50 rows over again.
-ROWS = pytest.mark.parametrize("name", sorted(name for name in SPECS if not name.endswith("-fair")))
+# The published models are ResNet-50 rows over again, and so are those for Caffe's weights, of which one will do.
+ROWS = pytest.mark.parametrize(
+    "name",
+    sorted(name for name in SPECS if not name.endswith(("-fair", "-caffe")) or name == "sharpmask-resnet50-caffe"),
+)
 
 
 def unbuilt(name: str) -> DeepMask | SharpMask:
@@ -206,6 +209,23 @@ def test_plain_and_refactored_refinement_agree(tiny_spec: ModelSpec, changes: di
     assert a.std() > 0
 
 
+@pytest.mark.parametrize("size", [(64, 80), (160, 176)], ids=str)
+def test_plain_and_refactored_agree_on_every_window_of_an_image(tiny_spec: ModelSpec, size: tuple[int, int]) -> None:
+    """Also at the image's edge, and where the image is smaller than a window with all that its nets see."""
+    refactored = randomised(SharpMask(tiny_spec).double())
+    plain = SharpMask(dataclasses.replace(tiny_spec, refinement="plain")).double().eval()
+    plain.load_state_dict(refactored.state_dict())
+    images = torch.rand(2, 3, *size, dtype=torch.float64)
+    with torch.inference_mode():
+        one, two = refactored.dense(images), plain.dense(images)
+        cells = torch.cartesian_prod(*(torch.arange(count) for count in one.score_logits.shape)).T
+        a, b = refactored.decode(one, *cells), plain.decode(two, *cells)
+    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    assert a.std() > 0
+    # The plain form starts from the trunk's features: nothing of the refinement has run over the whole image.
+    assert [skip.shape[1] for skip in two.skips] == list(reversed(plain.deepmask.trunk.channels))
+
+
 def test_multiscale_is_the_mean_of_independent_predictions(tiny_spec: ModelSpec) -> None:
     network = randomised(SharpMask(dataclasses.replace(tiny_spec, refinement="multiscale")))
     encoding = torch.rand(2, 32)
@@ -250,6 +270,20 @@ def test_deepmask_of_sharpmask_is_the_same_network(tiny_spec: ModelSpec) -> None
     patches = torch.rand(2, 3, 96, 96)
     with torch.inference_mode():
         torch.testing.assert_close(deep(patches).score_logits, sharp(patches).score_logits)
+
+
+def test_the_papers_own_names() -> None:
+    for name, row in (("deepmask", "deepmask-resnet50"), ("sharpmask", "sharpmask-resnet50")):
+        assert dataclasses.replace(get_spec(name), name=row) == get_spec(row)
+    spec = get_spec("deepmask")
+    assert (spec.trunk, spec.patch_size, spec.levels, spec.features, spec.head) == ("resnet50", 160, 4, 128, "C")
+
+
+def test_every_resnet_row_has_one_for_caffes_weights() -> None:
+    assert get_spec("deepmask-w112-p3-d21-f128-caffe").stride_on == "1x1"
+    for name in ("deepmask-resnet50-head-a", "multiscale-resnet50", "sharpmask-resnet50-k8-constant"):
+        assert dataclasses.replace(get_spec(f"{name}-caffe"), name=name, stride_on="3x3") == get_spec(name)
+    assert not any(name.endswith("-caffe") and spec.trunk != "resnet50" for name, spec in SPECS.items())
 
 
 def test_unknown_model_is_named() -> None:

@@ -125,12 +125,24 @@ def read_safetensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str
         raise ModelError(f"{path} is not a whole safetensors file: {error}") from None
 
 
-def load_trunk(network: DeepMask | SharpMask, path: str | Path) -> None:
-    """Fill a network's trunk from an ImageNet file with torchvision's (ResNet, VGG) or timm's (EfficientNet) names."""
-    trunk = network.deepmask.trunk
-    tensors, _ = read_safetensors(path)
-    try:
-        converted = convert_batchnorm(tensors, trunk)
-    except KeyError as error:
-        raise ModelError(f"{path} is not an ImageNet file of trunk '{network.spec.trunk}': it has no {error}") from None
-    load_state(trunk, converted, path)
+def load_trunk(network: DeepMask | SharpMask, source: str | Path) -> None:
+    """Fill a network's trunk from an ImageNet file with torchvision's (ResNet, VGG) or timm's (EfficientNet) names, or
+    from the trunk of a trained model, given by its name or file. Later stages than the network has are left out.
+
+    Raises:
+        ModelError: the file is missing or damaged, or holds another trunk.
+    """
+    trunk, spec = network.deepmask.trunk, network.spec
+    tensors, metadata = ({}, {"format": FORMAT}) if str(source) in SPECS else read_safetensors(source)
+    if metadata.get("format") == FORMAT:
+        trained = load_network(source)
+        kinds = [f"{s.trunk} with the stride on the {s.stride_on}" for s in (trained.spec, spec)]
+        if kinds[0] != kinds[1]:
+            raise ModelError(f"{source} has another trunk: {kinds[0]} convolutions instead of {kinds[1]}")
+        converted = {k: v for k, v in trained.deepmask.trunk.state_dict().items() if k in trunk.state_dict()}
+    else:
+        try:
+            converted = convert_batchnorm(tensors, trunk)
+        except KeyError as error:
+            raise ModelError(f"{source} is not an ImageNet file of trunk '{spec.trunk}': it has no {error}") from None
+    load_state(trunk, converted, source)

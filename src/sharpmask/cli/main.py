@@ -19,6 +19,7 @@ COMMANDS = {
     "train": ("train", "train DeepMask, then SharpMask, on COCO-format data"),
     "evaluate": ("evaluate", "measure proposals: AR, AR by size, AUC, with intervals"),
     "evaluate-patches": ("evaluate_patches", "measure the masks of canonical patches: IoU table"),
+    "reproduce": ("reproduce", "rebuild a study of the paper: its rows trained, measured and set beside its figures"),
     "import-torch7": ("import_torch7", "turn a model of the Torch7 release into a weights file"),
     "view": ("view", "write a page to look at proposals, with found and missed objects"),
     "load": ("load", "fetch a published model, import it once, and keep it for offline use"),

@@ -59,7 +59,7 @@ def selective_search(
     evenly from 1 towards 0. The same arguments give the same boxes. Raises MissingExtraError without OpenCV's contrib
     modules.
     """
-    cv2 = _opencv()
+    cv2 = require_opencv()
     height, width = image.shape[:2]
     scale = min(1.0, (MAX_PIXELS / (height * width)) ** 0.5)
     if scale < 1:
@@ -108,7 +108,7 @@ def write_selective_search(
         raise ConfigError(f"the number of proposals must be at least 1, not {top}")
     if seed < 0:
         raise ConfigError(f"the seed must not be negative, it is {seed}")
-    _opencv()  # say at once that it is missing
+    require_opencv()  # say at once that it is missing
     ids = read_annotations(annotations).file_names
     by_name = {os.path.basename(name): image_id for name, image_id in ids.items()}
     files: dict[Any, Path] = {}
@@ -159,7 +159,8 @@ def _endings(path: Path) -> list[str]:
     return ["/".join(parts[start:]) for start in range(len(parts))]
 
 
-def _opencv() -> Any:
+def require_opencv() -> Any:
+    """The module cv2; MissingExtraError where it is not installed, or without its contrib modules."""
     try:
         import cv2
 

@@ -13,7 +13,7 @@ AR: COCO's definition, the mean of the recall over the T thresholds (Hosang et a
 proposals?"). AUC: see `AUC_FORMULA`; SharpMask paper, table 1.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from sharpmask.errors import ConfigError
 from sharpmask.evaluation.bootstrap import Estimate, estimates, replicates, resample_counts
-from sharpmask.evaluation.inputs import Annotations, Record, Results, read_annotations, read_results
+from sharpmask.evaluation.inputs import Annotations, ImageId, Record, Results, read_annotations, read_results
 from sharpmask.evaluation.masks import box_ious, mask_ious
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # exactly pycocotools' floats
@@ -39,6 +39,8 @@ AREAS: dict[str, tuple[float, float]] = {
 IOU_TYPES = ("bbox", "segm")
 MEAN_AR = "mean AR@10/100/1000"
 METRICS = (*(f"AR@{limit}" for limit in LIMITS), "AUC", MEAN_AR)
+# IoU type -> size range -> ranks (T, G) of the objects of one image.
+Ranks = dict[str, dict[str, np.ndarray]]
 AUC_FORMULA = "AUC = area under AR@N against log10(N) from N = 1 to 1000 (trapezoids between all whole N), divided by 3"
 
 
@@ -187,31 +189,68 @@ def evaluate_recall(
     if "bbox" in wanted and not found.has_boxes:
         notes.append(f"{label} has no boxes: the masks' bounding boxes are used")
 
-    tallies = {iou_type: {area: _Tally(len(truth.image_ids)) for area in AREAS} for iou_type in wanted}
-    credits = rank_credits()
-    empty = 0
     bar = tqdm(truth.image_ids, desc=f"evaluate {label}", unit="image", disable=not progress, leave=False)
-    for index, image_id in enumerate(bar):
-        if not truth.objects.get(image_id):
-            continue
-        empty += image_id not in found.by_image
-        want = {"boxes": "bbox" in wanted, "masks": "segm" in wanted}
-        objects = truth.truth(image_id, **want)
-        proposals = found.detections(image_id, truth, limit=TOP, **want)
-        for iou_type in wanted:
-            if iou_type == "bbox":
-                assert proposals.boxes_xywh is not None and objects.boxes_xywh is not None
-                ious = box_ious(proposals.boxes_xywh, objects.boxes_xywh)
-            else:
-                ious = mask_ious(proposals.rles or [], objects.rles or [])
-            for area, (low, high) in AREAS.items():
-                inside = (objects.areas >= low) & (objects.areas <= high)
-                if inside.any():
-                    tallies[iou_type][area].add(index, match_ranks(ious[:, inside]), credits)
+    ranks = (image_ranks(truth, found, image_id, wanted) for image_id in bar)
+    empty = sum(bool(objects) and image_id not in found.by_image for image_id, objects in truth.objects.items())
+    return recall_of_ranks(
+        ranks,
+        truth,
+        name=label,
+        iou_types=wanted,
+        proposals=found.count,
+        empty_images=empty,
+        seed=seed,
+        resamples=resamples,
+        notes=notes,
+    )
 
+
+def image_ranks(truth: Annotations, found: Results, image_id: ImageId, iou_types: Sequence[str]) -> Ranks:
+    """The ranks (T, G) of the proposals that find one image's objects, by IoU type and size range.
+
+    Size ranges without objects are left out. Raises DataError naming the record that cannot be read.
+    """
+    ranks: Ranks = {iou_type: {} for iou_type in iou_types}
+    if not truth.objects.get(image_id):
+        return ranks
+    want = {"boxes": "bbox" in iou_types, "masks": "segm" in iou_types}
+    objects = truth.truth(image_id, **want)
+    proposals = found.detections(image_id, truth, limit=TOP, **want)
+    for iou_type in iou_types:
+        if iou_type == "bbox":
+            assert proposals.boxes_xywh is not None and objects.boxes_xywh is not None
+            ious = box_ious(proposals.boxes_xywh, objects.boxes_xywh)
+        else:
+            ious = mask_ious(proposals.rles or [], objects.rles or [])
+        for area, (low, high) in AREAS.items():
+            inside = (objects.areas >= low) & (objects.areas <= high)
+            if inside.any():
+                ranks[iou_type][area] = match_ranks(ious[:, inside])
+    return ranks
+
+
+def recall_of_ranks(
+    ranks: Iterable[Ranks],
+    truth: Annotations,
+    *,
+    name: str,
+    iou_types: Sequence[str],
+    proposals: int,
+    empty_images: int,
+    seed: int = 0,
+    resamples: int = 1000,
+    notes: Sequence[str] = (),
+) -> Recall:
+    """The figures that follow from the ranks of each of `truth`'s images, in their order."""
+    tallies = {iou_type: {area: _Tally(len(truth.image_ids)) for area in AREAS} for iou_type in iou_types}
+    credits = rank_credits()
+    for index, of_image in enumerate(ranks):
+        for iou_type, by_area in of_image.items():
+            for area, found in by_area.items():
+                tallies[iou_type][area].add(index, found, credits)
     counts = resample_counts(len(truth.image_ids), resamples, seed)
     return Recall(
-        name=label,
+        name=name,
         annotations=truth.source,
         areas={
             iou_type: {area: tally.finish(counts) for area, tally in by_area.items()}
@@ -220,11 +259,11 @@ def evaluate_recall(
         images=len(truth.image_ids),
         objects=sum(map(len, truth.objects.values())),
         crowds=truth.crowds,
-        proposals=found.count,
-        empty_images=empty,
+        proposals=proposals,
+        empty_images=empty_images,
         resamples=resamples,
         seed=seed,
-        notes=notes,
+        notes=list(notes),
     )
 
 

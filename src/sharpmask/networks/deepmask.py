@@ -32,7 +32,7 @@ class DenseOutput(NamedTuple):
         score_logits: (B, h, w).
         encodings: (B, E, h, w).
         skips: coarse to fine, what the refinement takes from the trunk's features, (B, C_i, H / stride_i, W / stride_i)
-            over the whole input; empty for DeepMask.
+            over the whole input; of a plain refinement those features themselves; empty for DeepMask.
     """
 
     score_logits: Tensor
@@ -76,8 +76,16 @@ class DeepMask(nn.Module):
         """
         features = self.encoder.reduced(coarsest)
         encodings = self.encoder.encode_reduced(features)
-        described = encodings if self.score_encoder is None else self.score_encoder(features)
-        return encodings, self.score_head(described.movedim(1, -1))
+        return encodings, self.scores(features, encodings)
+
+    def scores(self, reduced: Tensor, encodings: Tensor) -> Tensor:
+        """Score logits (B, h, w) from the encoder's reduced features and the encodings (B, E, h, w)."""
+        described = encodings if self.score_encoder is None else self.score_encoder(reduced)
+        return self.score_head(described.movedim(1, -1))
+
+    def skips(self, features: Features) -> tuple[Tensor, ...]:
+        """What decoding needs besides the encodings: nothing here."""
+        return ()
 
     def patch_windows(self, features: Features) -> tuple[Tensor, Tensor]:
         """Encodings (B, E) and score logits (B,) of the window in the middle of each patch; the context around it is

@@ -104,6 +104,12 @@ def crop_centre(x: Tensor, side: int) -> Tensor:
     return x[..., top : top + side, left : left + side]
 
 
+def crop_windows(x: Tensor, batch_index: Tensor, rows: Tensor, cols: Tensor, *, side: int, step: int = 1) -> Tensor:
+    """Crops (N, C, side, side) of (B, C, H, W), top left at (row * step, col * step) of the given images."""
+    windows = x.unfold(2, side, step).unfold(3, side, step)  # a view (B, C, h, w, side, side)
+    return windows[batch_index, :, rows, cols]
+
+
 def count_parameters(module: nn.Module) -> int:
     """Weights and biases, trained or not, and the frozen affine pairs; normalisation constants do not count."""
     affine = sum(m.scale.numel() + m.shift.numel() for m in module.modules() if isinstance(m, FrozenAffineConv2d))

@@ -15,14 +15,30 @@ encoding (g * 2^stage).
 
 import itertools
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sharpmask.networks.layers import PaddedConv2d, crop_centre, symmetric_pad
+from sharpmask.networks.layers import PaddedConv2d, crop_windows, symmetric_pad
 from sharpmask.networks.specs import ModelSpec
+
+# Cells beyond its own that a horizontal net sees on each side: three 3x3 convolutions.
+REACH = 3
+
+
+class Crops(NamedTuple):
+    """Trunk features cut out around each window, with what lies beside it, for the plain form.
+
+    Attributes:
+        features: (N, C, m + more, m + more).
+        rows, cols: (N,) int64, where in its crop each window of m x m cells begins.
+    """
+
+    features: Tensor
+    rows: Tensor
+    cols: Tensor
 
 
 class HorizontalNet(nn.Module):
@@ -110,22 +126,22 @@ class Refinement(nn.Module):
             mask = self._double(F.relu(merged))
         return self.output(mask).squeeze(1)
 
-    def forward_plain(self, encoding: Tensor, features: Sequence[Tensor]) -> Tensor:
+    def forward_plain(self, encoding: Tensor, crops: Sequence[Crops]) -> Tensor:
         """Plain form: one convolution over the concatenated pair in every module; the same numbers, more work.
 
-        `features` are trunk features of each window with its context, fine to coarse as the trunk gives them.
+        `crops` are trunk features around each window, coarse to fine; none without horizontal nets.
         """
         verticals, horizontals = cast(list[VerticalNet], self.vertical), cast(list[HorizontalNet], self.horizontal)
         mask = self._first(encoding)
-        coarse_to_fine = tuple(reversed(features))[: len(verticals)]
-        for vertical, horizontal, feature in itertools.zip_longest(verticals, horizontals, coarse_to_fine):
+        for vertical, horizontal, crop in itertools.zip_longest(verticals, horizontals, crops):
             # Both are padded before they are joined: the S part sees its context, the M part has none.
             pair = symmetric_pad(vertical.hidden(mask), 1, 1, 1, 1)
             weight, bias = vertical.merge.weight, cast(Tensor, vertical.merge.bias)
             weight = F.pad(weight, (1, 1, 1, 1)) if weight.shape[-1] == 1 else weight
             if horizontal is not None:
-                s = symmetric_pad(horizontal.hidden(feature), 1, 1, 1, 1)
-                pair = torch.cat([crop_centre(s, pair.shape[-1]), pair], dim=1)
+                s = symmetric_pad(horizontal.hidden(crop.features), 1, 1, 1, 1)
+                each = torch.arange(len(s), device=s.device)
+                pair = torch.cat([crop_windows(s, each, crop.rows, crop.cols, side=pair.shape[-1]), pair], dim=1)
                 weight = torch.cat([horizontal.merge.weight, weight], dim=1)
                 bias = bias + cast(Tensor, horizontal.merge.bias)
             mask = self._double(F.relu(F.conv2d(pair, weight, bias)))

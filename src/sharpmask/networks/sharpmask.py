@@ -7,12 +7,13 @@ module left out), E encoding length, m side of a crop at one stage.
 import dataclasses
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from sharpmask.networks.deepmask import DeepMask, DenseOutput, PatchOutput
-from sharpmask.networks.layers import crop_centre
+from sharpmask.networks.layers import crop_centre, crop_windows
 from sharpmask.networks.multiscale import MultiScale
-from sharpmask.networks.refinement import Refinement
+from sharpmask.networks.refinement import REACH, Crops, Refinement
 from sharpmask.networks.specs import ModelSpec
 from sharpmask.networks.trunk import Features
 
@@ -44,29 +45,38 @@ class SharpMask(nn.Module):
         """Refined mask logits (B, M, M) from patch encodings and trunk features."""
         if self.crop_first:
             features = tuple(crop_centre(f, self.spec.patch_size // 2**i) for i, f in enumerate(features, start=1))
-        if self.spec.refinement == "plain" and isinstance(self.refinement, Refinement):
-            return self.refinement.forward_plain(encoding, features)
-        skips = [
-            crop_centre(skip, self.spec.grid_side * step)
-            for step, skip in zip(self.refinement.steps, self.refinement.skips(features), strict=True)
-        ]
-        return self.refinement(encoding, skips)
+        sides = [self.spec.grid_side * step for step in self.refinement.steps]
+        skips = self.skips(features)
+        if self.plain is not None:
+            return self.plain.forward_plain(
+                encoding, [_centred(skip, side) for skip, side in zip(skips, sides, strict=True)]
+            )
+        return self.refinement(encoding, [crop_centre(skip, side) for skip, side in zip(skips, sides, strict=True)])
 
     def dense(self, images: Tensor) -> DenseOutput:
         """All windows of padded images (B, 3, H, W), with the refinement's skips over the whole image."""
         features = self.deepmask.features(images)
-        return self.deepmask.dense_from_features(features)._replace(skips=self.refinement.skips(features))
+        return self.deepmask.dense_from_features(features)._replace(skips=self.skips(features))
+
+    def skips(self, features: Features) -> tuple[Tensor, ...]:
+        """What the refinement takes from trunk features, coarse to fine: in the plain form the features themselves."""
+        if self.plain is not None:
+            return tuple(reversed(features))[: len(self.refinement.steps)]
+        return self.refinement.skips(features)
 
     def decode(self, dense: DenseOutput, batch_index: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-        """Refined mask logits (N, M, M) of chosen windows, given as three int64 tensors (N,).
-
-        Always in the refactored form; the plain one is there for patches, to be compared with.
-        """
-        return self.decode_crops(self.crop(dense, batch_index, rows, cols))
+        """Refined mask logits (N, M, M) of chosen windows, given as three int64 tensors (N,)."""
+        if self.plain is None:
+            return self.decode_crops(self.crop(dense, batch_index, rows, cols))
+        grid, levels = self.spec.grid_side, zip(self.refinement.steps, dense.skips, strict=True)
+        return self.plain.forward_plain(
+            dense.encodings[batch_index, :, rows, cols],
+            [_around(skip, batch_index, rows * step, cols * step, side=grid * step) for step, skip in levels],
+        )
 
     def crop(self, dense: DenseOutput, batch_index: Tensor, rows: Tensor, cols: Tensor) -> tuple[Tensor, ...]:
         """What `decode_crops` makes the masks of chosen windows from, (N, …) each; crops of images of different sizes
-        can be concatenated.
+        can be concatenated. Not for the plain form, whose crops end where the image does.
         """
         skips = (
             crop_windows(skip, batch_index, rows, cols, step=step, side=self.spec.grid_side * step)
@@ -75,14 +85,37 @@ class SharpMask(nn.Module):
         return (dense.encodings[batch_index, :, rows, cols], *skips)
 
     def decode_crops(self, crops: Sequence[Tensor]) -> Tensor:
-        """Refined mask logits (N, P, P) of windows that were cropped."""
+        """Refined mask logits (N, M, M) of windows that were cropped."""
         return self.refinement(crops[0], crops[1:])
 
+    @property
+    def plain(self) -> Refinement | None:
+        """The refinement, where it is to work window by window in the plain form."""
+        return self.refinement if self.spec.refinement == "plain" and isinstance(self.refinement, Refinement) else None
 
-def crop_windows(x: Tensor, batch_index: Tensor, rows: Tensor, cols: Tensor, *, step: int, side: int) -> Tensor:
-    """Crops (N, C, side, side) of (B, C, H, W), top left at (row * step, col * step) of the given images."""
-    windows = x.unfold(2, side, step).unfold(3, side, step)  # a view (B, C, h, w, side, side)
-    return windows[batch_index, :, rows, cols]
+
+def _centred(features: Tensor, side: int) -> Crops:
+    """Patches' features as they are; the window is their middle."""
+    rows, cols = (
+        torch.full((len(features),), (size - side) // 2, device=features.device) for size in features.shape[2:]
+    )
+    return Crops(features, rows, cols)
+
+
+def _around(features: Tensor, batch_index: Tensor, rows: Tensor, cols: Tensor, *, side: int) -> Crops:
+    """Windows with as many cells beside them as a horizontal net sees, or up to the map's edge where that is nearer.
+
+    Crops are moved inwards there rather than filled up, so that they end where the map does and the nets' own padding
+    is that of the whole map.
+    """
+    begins, places = [], []
+    sides = [min(side + 2 * REACH, size) for size in features.shape[2:]]
+    for first, length, size in zip((rows, cols), sides, features.shape[2:], strict=True):
+        begin = (first - REACH).clamp(min=0, max=size - length)
+        begins.append(begin)
+        places.append(first - begin)
+    windows = features.unfold(2, sides[0], 1).unfold(3, sides[1], 1)
+    return Crops(windows[batch_index, :, begins[0], begins[1]], places[0], places[1])
 
 
 def build_network(spec: ModelSpec) -> DeepMask | SharpMask:

@@ -102,9 +102,6 @@ SPECS: dict[str, ModelSpec] = {
         # The authors' trained models of 2016, imported from Torch7 (see checkpoints/download.py).
         ModelSpec(name="deepmask-fair", licence="BSD"),
         ModelSpec(name="sharpmask-fair", refinement="refactored", licence="BSD"),
-        # The MSRA / Keras ImageNet weights of ResNet-50 have the stride on the 1x1 convolution.
-        ModelSpec(name="deepmask-resnet50-caffe", stride_on="1x1"),
-        ModelSpec(name="sharpmask-resnet50-caffe", stride_on="1x1", refinement="refactored"),
         ModelSpec(
             name="deepmask-lite0",
             trunk="efficientnet_lite0",
@@ -183,10 +180,20 @@ for _base in ("resnet50", "lite0"):
     _add(f"sharpmask-{_base}-no-horizontal", f"sharpmask-{_base}", horizontal=False)
     _add(f"multiscale-{_base}", f"sharpmask-{_base}", refinement="multiscale")
 
+# Every ResNet row again for the MSRA / Keras ImageNet weights, which have the stride on the 1x1 convolution.
+for _spec in list(SPECS.values()):
+    if _spec.trunk == "resnet50" and not _spec.name.endswith("-fair"):
+        _add(f"{_spec.name}-caffe", _spec.name, stride_on="1x1")
+
+# The SharpMask paper's own names for its two models.
+_add("deepmask", "deepmask-resnet50")
+_add("sharpmask", "sharpmask-resnet50")
+
 
 def get_spec(name: str) -> ModelSpec:
     """The spec of that name; ConfigError with the known names otherwise."""
     try:
         return SPECS[name]
     except KeyError:
-        raise ConfigError(f"no model named '{name}'; there are: {', '.join(SPECS)}") from None
+        known = ", ".join(name for name in SPECS if not name.endswith("-caffe"))
+        raise ConfigError(f"no model named '{name}'; there are: {known}, and ResNet-50's with -caffe added") from None

@@ -73,7 +73,7 @@ def draw_on(
     for rank in order:
         canvas[shapes[rank]] += _FILL * (colours[rank] - canvas[shapes[rank]])
     for rank in order:
-        edge = _edge(shapes[rank], thickness)
+        edge = mask_edge(shapes[rank], thickness)
         canvas[edge] += 0.92 * (colours[rank] - canvas[edge])
     picture = Image.fromarray(canvas.clip(0, 255).astype(np.uint8))
     _draw_numbers(picture, shapes, texts, colours)
@@ -96,7 +96,7 @@ def _drawn_mask(rle: Rle, size: tuple[int, int]) -> np.ndarray:
     return change[:, :-1].cumsum(axis=1).T > 0
 
 
-def _edge(mask: np.ndarray, thickness: int) -> np.ndarray:
+def mask_edge(mask: np.ndarray, thickness: int) -> np.ndarray:
     """The pixels of the mask within `thickness` of its outside; the border of the image counts as outside."""
     inner = np.pad(mask, 1)
     for _ in range(thickness):

@@ -245,7 +245,8 @@ class Proposer:
         windows = [
             (item.dense, torch.zeros_like(rows), rows, cols) for item, (rows, cols) in zip(tiles, places, strict=True)
         ]
-        if not hasattr(self.network, "crop"):
+        # The plain refinement's crops are of several sizes and cannot be joined.
+        if not hasattr(self.network, "crop") or self.network.spec.refinement == "plain":
             return torch.cat([self.network.decode(*part) for part in windows])
         crops = [self.network.crop(*part) for part in windows]
         return self.network.decode_crops([torch.cat(part) for part in zip(*crops, strict=True)])

@@ -13,7 +13,7 @@ from sharpmask.training.config import TrainConfig
 
 LAST = "last.pt"
 # Changing these between stop and resume does not change what is learnt.
-_FREE = {"output", "device", "workers", "threads", "cache_gigabytes", "log_every", "checkpoint_every"}
+FREE_FIELDS = {"output", "device", "workers", "threads", "cache_gigabytes", "log_every", "checkpoint_every"}
 
 
 def save_checkpoint(folder: Path, state: dict[str, Any], config: TrainConfig) -> None:
@@ -38,7 +38,7 @@ def load_checkpoint(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
     except Exception as error:  # torch.load raises whatever the damage leads to
         raise ModelError(f"{path} is not a whole checkpoint ({error}); remove it to start the run anew") from None
     now = json.loads(json.dumps(dataclasses.asdict(config)))
-    changed = [k for k in now if k not in _FREE and before.get(k) != now[k]]
+    changed = [k for k in now if k not in FREE_FIELDS and before.get(k) != now[k]]
     if changed:
         raise ConfigError(f"{path} belongs to a run with another {', '.join(changed)}; resume it with its own settings")
     return state

@@ -68,7 +68,7 @@ class TrainConfig:
     model: str = "sharpmask-resnet50"
     """name of a model of the spec table; one without refinement (deepmask-...) is trained by stage 1 alone"""
     trunk_weights: str | None = None
-    """safetensors file of an ImageNet trunk with torchvision's or timm's names"""
+    """safetensors file of an ImageNet trunk with torchvision's or timm's names, or a trained model to take it from"""
     start_from: str | None = None
     """name or file of a trained model whose weights the run starts from, instead of an ImageNet trunk; where its
     refinement has other layers, those of its DeepMask, and where its head has, those of its trunk"""
