@@ -284,7 +284,7 @@ def _coco(options: Options) -> Study:
         notes=(
             "The paper's DeepMask is its own W160-P4-D39-F128 (DeepMask-ours). Selective Search gives boxes only here "
             "(OpenCV, fast mode, large regions first); the paper measured its masks.",
-            "The box figures in the paper's rows of SharpMask and SharpMaskZoom are those of the authors' released models.",
+            "The box figures of the paper's SharpMask and SharpMaskZoom are those of the authors' released models.",
             *([missing] if missing else []),
         ),
     )
