@@ -15,7 +15,7 @@ from torch import Tensor
 from sharpmask.evaluation.costs import PARTS
 from sharpmask.networks.deepmask import DeepMask, DenseOutput
 from sharpmask.networks.sharpmask import SharpMask
-from sharpmask.proposals.proposer import Proposer
+from sharpmask.proposals.proposer import Proposer, pick_device
 
 # The rest: reading from memory, rescaling, choosing windows, pasting and encoding masks.
 TIMES = (*PARTS, "rest", "total")
@@ -29,13 +29,10 @@ class TimedNetwork:
         self.seconds = dict.fromkeys(PARTS, 0.0)
         self._decoding = "refinement" if isinstance(network, SharpMask) else "mask"
 
-    def to(self, device: torch.device) -> "TimedNetwork":
-        self.network = self.network.to(device)
-        return self
-
-    def eval(self) -> "TimedNetwork":
-        self.network.eval()
-        return self
+    @property
+    def device(self) -> torch.device:
+        """Where the network is, on which it must be put before."""
+        return next(self.network.parameters()).device
 
     def dense(self, images: Tensor) -> DenseOutput:
         """As the network's own, part by part."""
@@ -66,7 +63,7 @@ def clock() -> float:
 
 def photo_times(network: DeepMask | SharpMask, pixels: np.ndarray, **options: Any) -> dict[str, float]:
     """Seconds of each of TIMES for one photo (H, W, 3) uint8; `options` are the proposer's."""
-    timed = TimedNetwork(network)
+    timed = TimedNetwork(network.to(pick_device(options.get("device"))).eval())
     proposer = Proposer(timed, **options)
     began = clock()
     proposer.propose(pixels)
