@@ -109,7 +109,7 @@ def test_chunks_change_nothing() -> None:
     rng = np.random.default_rng(0)
     rows, cols = list(rng.integers(0, grid.cells[0], 40)), list(rng.integers(0, grid.cells[1], 40))
     whole = pasted(logits, grid, rows, cols)
-    np.testing.assert_array_equal(whole, pasted(logits, grid, rows, cols, chunk_bytes=1))
+    np.testing.assert_array_equal(whole, pasted(logits, grid, rows, cols, chunk=3))
 
 
 def test_threshold_is_strict_and_infinities_are_harmless() -> None:

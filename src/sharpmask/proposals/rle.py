@@ -8,12 +8,15 @@ more digits follow), each character offset by 48.
 Shape letters: N masks, w and h the sides of the windows, H and W those of the image.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.nn import functional
+
+from sharpmask.proposals.outlines import column_toggles
 
 Rle = dict[str, Any]  # {"size": [H, W], "counts": str}, as in COCO result files
 
@@ -29,6 +32,27 @@ class EncodedMasks:
     areas: np.ndarray
     stability: np.ndarray | None = None
 
+    def take(self, places: np.ndarray) -> "EncodedMasks":
+        """The masks at these places, in this order."""
+        return EncodedMasks(
+            [self.rles[i] for i in places.tolist()],
+            self.boxes[places],
+            self.areas[places],
+            None if self.stability is None else self.stability[places],
+        )
+
+
+def join_encoded(parts: Sequence[EncodedMasks]) -> EncodedMasks:
+    """Masks of one image one after the other, all with `stability` or all without."""
+    parts = [part for part in parts if part.rles]
+    stability = [part.stability for part in parts if part.stability is not None]
+    return EncodedMasks(
+        [rle for part in parts for rle in part.rles],
+        np.concatenate([np.zeros((0, 4), np.float32), *(part.boxes for part in parts)]),
+        np.concatenate([np.zeros(0, np.int64), *(part.areas for part in parts)]),
+        np.concatenate(stability) if stability else None,
+    )
+
 
 def encode_windows(
     columns: torch.Tensor | np.ndarray, lefts: np.ndarray, tops: np.ndarray, image_size: tuple[int, int]
@@ -37,30 +61,42 @@ def encode_windows(
 
     Args:
         columns: (N,w,h) bool, transposed: `columns[n, x, y]` is the image pixel (lefts[n] + x, tops[n] + y). Parts of
-            a window outside the image must be zero. A last row of zeros saves one copy.
+            a window outside the image must be zero.
         lefts: (N,) integers, image column of each window's first column; `tops` the row of its first row.
         image_size: (H, W).
 
     Raises:
         ValueError: a set pixel lies outside the image.
     """
-    columns = torch.as_tensor(columns)
+    columns = np.asarray(columns)
     height, width = image_size
-    count = columns.shape[0]
-    if count == 0:
-        return EncodedMasks([], np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-    if columns.numel() == 0:
-        columns = columns.new_zeros((count, 1, 1))
-    elif bool(columns[:, :, -1].any()):
-        columns = functional.pad(columns, (0, 1))
-    mask, left, top, length = _column_runs(columns)
-    left, top = left + np.asarray(lefts, np.int64)[mask], top + np.asarray(tops, np.int64)[mask]
-    if mask.size and (left.min() < 0 or top.min() < 0 or left.max() >= width or (top + length).max() > height):
-        raise ValueError(f"a mask has pixels outside the image of {width}x{height}")
-    boxes, areas = _boxes_and_areas(mask, left, top, length, count)
-    start = left * height + top
-    counts, offsets = _counts(mask, start, start + length, count, height * width)
-    strings = _compress(counts, offsets)
+    for axis, origin, limit in ((2, lefts, width), (1, tops, height)):
+        mask, place = np.nonzero(columns.any(axis=axis))
+        place = place + np.asarray(origin, np.int64)[mask]
+        if place.size and (place.min() < 0 or place.max() >= limit):
+            raise ValueError(f"a mask has pixels outside the image of {width}x{height}")
+    columns = np.pad(columns, ((0, 0), (0, 0), (0, 1)))
+    return encode_toggles(column_toggles(columns, lefts, tops, image_size), len(columns), image_size)
+
+
+def encode_toggles(toggles: np.ndarray, count: int, image_size: tuple[int, int]) -> EncodedMasks:
+    """Encode `count` masks given by their sorted toggles (see `outlines.window_toggles`)."""
+    height, width = image_size
+    pixels = height * width
+    start, end = toggles[0::2], toggles[1::2]
+    if not (filled := end > start).all():
+        start, end = start[filled], end[filled]
+    # A run that reaches the image's lower edge goes on in a run at the upper edge of the next column.
+    if not (apart := start[1:] > end[:-1]).all():
+        start, end = start[np.append(True, apart)], end[np.append(apart, True)]
+    origins = np.arange(count + 1) * (pixels + 1)
+    first = np.searchsorted(start, origins)  # where each mask's runs begin
+    runs = np.diff(first)
+    index = np.int32 if pixels < 2**31 else np.int64
+    origin = np.repeat(origins[:-1], runs)
+    start, end = (start - origin).astype(index), (end - origin).astype(index)
+    boxes, areas = _boxes_and_areas(start, end, first, height)
+    strings = _compress(*_counts(start, end, first, pixels))
     return EncodedMasks([{"size": [height, width], "counts": text} for text in strings], boxes, areas)
 
 
@@ -123,104 +159,74 @@ def encode_runs(
 
     Runs may cross from one column into the next.
     """
-    height, width = image_size
-    if count == 0:
-        return EncodedMasks([], np.zeros((0, 4), np.float32), np.zeros(0, np.int64))
-    run, column = _pieces(starts, ends, height)  # cut, so that boxes can be taken from them
-    begin = np.maximum(starts[run], column * height)
-    end = np.minimum(ends[run], (column + 1) * height)
-    boxes, areas = _boxes_and_areas(masks[run], column, begin - column * height, end - begin, count)
-    counts, offsets = _counts(masks, starts, ends, count, height * width)
-    strings = _compress(counts, offsets)
-    return EncodedMasks([{"size": [height, width], "counts": text} for text in strings], boxes, areas)
-
-
-def _column_runs(columns: torch.Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Vertical runs of ones in reading order: (mask index, column, row, length), each (R,) int64.
-
-    The last row of every window is zero, so no run crosses from one column or mask to the next and the changes in the
-    flattened array are start, end, start, end, …
-    """
-    _, w, h = columns.shape
-    flat = columns.reshape(-1)
-    if flat.is_cuda:  # only the edges leave the device
-        edges = (flat[1:] != flat[:-1]).nonzero()[:, 0].cpu().numpy() + 1
-    else:
-        values = flat.numpy()
-        edges = np.flatnonzero(values[1:] != values[:-1]) + 1
-    if bool(flat[0]):
-        edges = np.insert(edges, 0, 0)
-    start, length = edges[0::2], edges[1::2] - edges[0::2]
-    column, row = np.divmod(start, h)
-    mask, column = np.divmod(column, w)
-    return mask, column, row, length
+    toggles = np.stack([starts, ends], axis=1) + (masks * (image_size[0] * image_size[1] + 1))[:, None]
+    return encode_toggles(toggles.reshape(-1), count, image_size)
 
 
 def _boxes_and_areas(
-    mask: np.ndarray, left: np.ndarray, top: np.ndarray, length: np.ndarray, count: int
+    start: np.ndarray, end: np.ndarray, first: np.ndarray, height: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bounding boxes (N,4) float32 xyxy and areas (N,) int64 from the vertical runs in reading order."""
-    boxes = np.zeros((count, 4), np.float32)
-    areas = np.zeros(count, np.int64)
-    if mask.size == 0:
+    """Bounding boxes (N,4) float32 xyxy and areas (N,) int64 from runs; `first` (N+1,) says where each mask's begin."""
+    boxes = np.zeros((len(first) - 1, 4), np.float32)
+    areas = np.zeros(len(first) - 1, np.int64)
+    filled = np.flatnonzero(np.diff(first))
+    if filled.size == 0:
         return boxes, areas
-    first = np.flatnonzero(np.diff(mask, prepend=-1))  # first run of each mask that has one
-    last = np.append(first[1:], mask.size) - 1
-    filled = mask[first]
-    boxes[filled, 0] = left[first]
-    boxes[filled, 1] = np.minimum.reduceat(top, first)
-    boxes[filled, 2] = left[last] + 1
-    boxes[filled, 3] = np.maximum.reduceat(top + length, first)
-    areas[filled] = np.add.reduceat(length, first)
+    left, right = start // height, (end - 1) // height
+    # A run that crosses into another column holds a column's last pixel and the next one's first.
+    top = np.where(right > left, 0, start - left * height)
+    bottom = np.where(right > left, height, end - right * height)
+    begin = first[filled]
+    boxes[filled, 0] = left[begin]
+    boxes[filled, 1] = np.minimum.reduceat(top, begin)
+    boxes[filled, 2] = right[first[filled + 1] - 1] + 1
+    boxes[filled, 3] = np.maximum.reduceat(bottom, begin)
+    areas[filled] = np.add.reduceat(end - start, begin, dtype=np.int64)
     return boxes, areas
 
 
-def _counts(
-    mask: np.ndarray, start: np.ndarray, end: np.ndarray, count: int, pixels: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Alternating run lengths of all masks, and (N+1,) the place where each mask's lengths begin.
-
-    `start` and `end` are pixel numbers in column-major order of the whole image.
-    """
-    # A run that reaches the image's lower edge goes on in a run at the upper edge of the next column.
-    joined = np.zeros(mask.size, bool)
-    if mask.size:
-        joined[1:] = (start[1:] == end[:-1]) & (mask[1:] == mask[:-1])
-        mask, start, end = mask[~joined], start[~joined], end[~np.append(joined[1:], False)]
-    runs = np.bincount(mask, minlength=count)
-    first = np.cumsum(runs) - runs
-    tail = np.full(count, pixels, np.int64)
-    tail[runs > 0] -= end[(first + runs - 1)[runs > 0]]
-    sizes = 2 * runs + (tail > 0)
-    offsets = np.concatenate([[0], np.cumsum(sizes)])
-    counts = np.empty(offsets[-1], np.int64)
-    zeros = offsets[mask] + 2 * (np.arange(mask.size) - first[mask])
-    before = np.zeros_like(end)
-    before[1:] = np.where(mask[1:] == mask[:-1], end[:-1], 0)
+def _counts(start: np.ndarray, end: np.ndarray, first: np.ndarray, pixels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Alternating run lengths of all masks, and (N+1,) the place where each mask's lengths begin."""
+    runs = np.diff(first)
+    filled = runs > 0
+    tail = np.full(runs.size, pixels, start.dtype)
+    tail[filled] -= end[first[1:][filled] - 1]
+    has_tail = tail > 0
+    offsets = np.concatenate([[0], np.cumsum(2 * runs + has_tail)])
+    counts = np.empty(offsets[-1], start.dtype)
+    zeros = 2 * np.arange(start.size) + np.repeat(offsets[:-1] - 2 * first[:-1], runs)
+    before = np.empty_like(end)
+    before[1:] = end[:-1]
+    before[first[:-1][filled]] = 0
     counts[zeros] = start - before
     counts[zeros + 1] = end - start
-    counts[(offsets[:-1] + 2 * runs)[tail > 0]] = tail[tail > 0]
+    counts[offsets[1:][has_tail] - 1] = tail[has_tail]
     return counts, offsets
 
 
 def _compress(counts: np.ndarray, offsets: np.ndarray) -> list[str]:
     """COCO's text form of each mask's run lengths."""
     value = counts.copy()
-    if counts.size > 3:
-        index_in_mask = np.arange(counts.size) - np.repeat(offsets[:-1], np.diff(offsets))
-        value[2:] -= np.where(index_in_mask[2:] > 2, counts[:-2], 0)
-    places = int(np.abs(value).max()).bit_length() // 5 + 1  # one bit more than the largest magnitude, for the sign
-    digits = np.zeros((counts.size, places), np.uint8)
-    active = np.arange(counts.size)
-    for place in range(places):
-        digit = value & 31
-        value = value >> 5
-        more = np.where(digit & 16, value != -1, value != 0)
-        digits[active, place] = digit + np.where(more, 32 + 48, 48)
-        active, value = active[more], value[more]
-        if active.size == 0:
-            break
-    used = digits != 0
-    ends = np.concatenate([[0], np.cumsum(used.sum(axis=1))])[offsets]
-    text = digits[used].tobytes().decode("ascii")
-    return [text[begin:end] for begin, end in zip(ends[:-1].tolist(), ends[1:].tolist(), strict=True)]
+    value[2:] -= counts[:-2]
+    for number in range(3):  # these are written as they are
+        own = offsets[:-1] + number
+        own = own[own < offsets[1:]]
+        value[own] = counts[own]
+    size = np.where(value < 0, ~value, value)
+    digits = np.ones(value.size, np.int8)
+    limit = 16  # five bits hold -16 … 15, ten -512 … 511
+    while (more := size >= limit).any():
+        digits += more
+        limit *= 32
+    begin = np.concatenate([[0], np.cumsum(digits, dtype=np.int64)])
+    text = np.empty(begin[-1], np.uint8)
+    place, at = begin[:-1], 0
+    while place.size:
+        more = digits > at + 1
+        text[place + at] = (value & 31) + np.where(more, 32 + 48, 48)
+        chosen = np.flatnonzero(more)
+        place, value, digits = place[chosen], value[chosen] >> 5, digits[chosen]
+        at += 1
+    ends = begin[offsets].tolist()
+    whole = text.tobytes().decode("ascii")
+    return [whole[begin:end] for begin, end in itertools.pairwise(ends)]

@@ -9,12 +9,14 @@ Shape letters: N windows, P patch side, M mask side, H W image, h w the pixels
 a window covers.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from sharpmask.proposals.rle import EncodedMasks, encode_windows
+from sharpmask.proposals.outlines import Spans, window_toggles
+from sharpmask.proposals.rle import EncodedMasks, encode_toggles, join_encoded
 
 # One window each: score logit, scale index, grid cell, number of the tile that holds its features (see pyramid.py) and
 # place of its finished mask (-1: not decoded yet).
@@ -53,6 +55,26 @@ class Grid:
         """Rows and columns after padding by P/2 on every side and then up to a multiple of the stride."""
         return -(-self.rescaled_size[0] // self.stride) + 1, -(-self.rescaled_size[1] // self.stride) + 1
 
+    def inner_cells(self, border: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Spans (begin, end) of the rows and columns of cells whose centre lies at least `border` rescaled pixels from
+        the edges of the rescaled image; of a side too short for that, the row or column nearest to the middle."""
+        spans = []
+        for size, count in zip(self.rescaled_size, self.cells, strict=True):
+            begin, end = -(-border // self.stride), (size - border) // self.stride + 1 if border else count
+            if begin >= end:
+                begin = min(count - 1, round(size / 2 / self.stride))
+                end = begin + 1
+            spans.append((begin, end))
+        return spans[0], spans[1]
+
+    def padded_inner_cells(self, border: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The same, with the padded cells after the last one where that is kept."""
+        rows, cols = (
+            (begin, padded if end == count else end)
+            for (begin, end), count, padded in zip(self.inner_cells(border), self.cells, self.padded_cells, strict=True)
+        )
+        return rows, cols
+
     def windows(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
         """Boxes (N,4) float64 xyxy in image pixels of the whole windows; they may reach beyond the image."""
         tops, bottoms = self._spans(rows, 0)
@@ -72,31 +94,10 @@ class Grid:
         last = np.clip(np.ceil(end - 0.5), first, size).astype(np.int64)
         return first, last
 
-    def resampling(
-        self, cells: np.ndarray, axis: int, mask_side: int, device: torch.device
-    ) -> tuple[np.ndarray, torch.Tensor]:
-        """Matrices that resample mask logits onto image pixels along one axis.
-
-        Row i of a matrix gives the weights of the M mask pixels for image pixel first + i: a triangle around the
-        pixel's centre, one mask pixel wide to either side when enlarging (bilinear interpolation, constant beyond the
-        outermost centres) and one image pixel wide when shrinking (so that no mask pixel is skipped). Rows for pixels
-        outside the window or the image are zero.
-
-        Returns: first (N,) int64, weights (N, n, M) float32 with n the largest number of covered pixels.
-        """
-        first, last = self.covered_pixels(cells, axis)
-        step = self.factors[axis] * mask_side / self.patch_size  # mask pixels for one image pixel
-        reach = max(1.0, step)
-        pixel = first[:, None] + np.arange(int((last - first).max(initial=0)))
-        centre = (pixel + 0.5 - self._spans(cells, axis)[0][:, None]) * step
-        # Only few weights of a row are not zero: those of the mask pixels next to the centre.
-        near = np.floor(centre - 0.5 - reach).astype(np.int64)[:, :, None] + np.arange(1, 2 * int(np.ceil(reach)) + 2)
-        weight = (1 - np.abs(near + 0.5 - centre[:, :, None]) / reach).clip(min=0)
-        weight *= (near >= 0) & (near < mask_side)
-        weight *= ((pixel < last[:, None]) / weight.sum(axis=2).clip(min=1e-6))[:, :, None]
-        index = torch.from_numpy(near.clip(0, mask_side - 1)).to(device)
-        matrix = torch.zeros((*pixel.shape, mask_side), device=device)
-        return first, matrix.scatter_add_(2, index, torch.from_numpy(weight.astype(np.float32)).to(device))
+    def spans(self, cells: np.ndarray, axis: int, mask_side: int) -> Spans:
+        """The windows along one axis, for masks of M pixels a side."""
+        step = self.factors[axis] * mask_side / self.patch_size
+        return Spans(step, self._spans(cells, axis)[0], *self.covered_pixels(cells, axis))
 
 
 def rescaled_grid(image_size: tuple[int, int], exponent: float, *, patch_size: int, stride: int) -> Grid:
@@ -122,9 +123,11 @@ def paste_windows(
     threshold_logit: float,
     *,
     stability_offset: float | None = None,
-    chunk_bytes: int = 32_000_000,
+    chunk: int | None = None,
 ) -> EncodedMasks:
     """Resample window masks onto the image's pixels, threshold and encode them; no full-size mask is ever built.
+
+    On the CPU as many threads take part as PyTorch uses.
 
     Args:
         mask_logits: (N,M,M), covering the whole window of each cell.
@@ -133,38 +136,29 @@ def paste_windows(
         threshold_logit: a pixel is set where its logit is strictly greater.
         stability_offset: compute `stability`, the IoU of the masks at `threshold_logit` plus and minus this (greater
             than 0); one of them lies within the other, so it is the ratio of their areas. 0 where both are empty.
-        chunk_bytes: memory for the work on several windows at a time; a single window may need more when it covers
-            tens of megapixels.
+        chunk: windows to work on at a time (for each thread), with about 10 bytes for each pixel of their masks; None:
+            64 on a CPU, whose caches hold them, and 1024 elsewhere.
     """
-    side, device = mask_logits.shape[-1], mask_logits.device
-    above = (mask_logits.float() - threshold_logit).clamp_(-1e4, 1e4)  # zero weights must not meet infinities
-    spans = [grid.covered_pixels(cells, axis) for axis, cells in ((0, rows), (1, cols))]
-    h, w = (int((last - first).max(initial=0)) for first, last in spans)
-    each = 4 * (2 * (w + h + 1) * side + side * side) + 6 * w * (h + 1)
-    step = max(1, chunk_bytes // each)
-    parts = []
-    for begin in range(0, len(rows), step):
-        chunk = slice(begin, begin + step)
-        tops, down = grid.resampling(rows[chunk], 0, side, device)  # down (n, h, M)
-        lefts, across = grid.resampling(cols[chunk], 1, side, device)  # across (n, w, M)
-        down = torch.nn.functional.pad(down, (0, 0, 0, 1))  # a row of zeros, which encode_windows wants
-        columns = across @ above[chunk].mT @ down.mT  # (n, w, h + 1)
-        part = encode_windows(columns > 0, lefts, tops, grid.image_size)
-        if stability_offset is not None:
-            pixels = np.prod([(last - first)[chunk] for first, last in spans], axis=0)
-            part = replace(part, stability=_stability(columns, stability_offset, pixels))
-        parts.append(part)
-    return EncodedMasks(
-        [rle for part in parts for rle in part.rles],
-        np.concatenate([part.boxes for part in parts]) if parts else np.zeros((0, 4), np.float32),
-        np.concatenate([part.areas for part in parts]) if parts else np.zeros(0, np.int64),
-        None if stability_offset is None else np.concatenate([np.zeros(0, np.float32), *(p.stability for p in parts)]),
-    )
 
+    def paste(part: slice) -> EncodedMasks:
+        logits = mask_logits[part]
+        spans = [grid.spans(cells[part], axis, mask_logits.shape[-1]) for axis, cells in ((0, rows), (1, cols))]
 
-def _stability(columns: torch.Tensor, offset: float, pixels: np.ndarray) -> np.ndarray:
-    """Area above `offset` by area above its negative, (n,) float32, of logits (n,w,h) of which `pixels` (n,) lie in
-    window and image; the others are exactly 0."""
-    high = (columns > offset).sum(dim=(1, 2)).cpu().numpy()
-    low = (columns > -offset).sum(dim=(1, 2)).cpu().numpy() - (columns[0].numel() - pixels)
-    return (high / np.maximum(low, 1)).astype(np.float32)
+        def encode(threshold: float) -> EncodedMasks:
+            toggles = window_toggles(logits, spans[0], spans[1], threshold, grid.image_size)
+            return encode_toggles(toggles, logits.shape[0], grid.image_size)
+
+        encoded = encode(threshold_logit)
+        if stability_offset is None:
+            return encoded
+        high, low = (encode(threshold_logit + offset).areas for offset in (stability_offset, -stability_offset))
+        return replace(encoded, stability=(high / np.maximum(low, 1)).astype(np.float32))
+
+    on_cpu = mask_logits.device.type == "cpu"
+    threads = torch.get_num_threads() if on_cpu else 1
+    size = max(1, min(chunk or (64 if on_cpu else 1024), -(-len(rows) // threads)))
+    chunks = [slice(begin, begin + size) for begin in range(0, len(rows), size)]
+    if threads == 1 or len(chunks) <= 1:
+        return join_encoded([paste(part) for part in chunks])
+    with ThreadPoolExecutor(threads) as pool:
+        return join_encoded(list(pool.map(paste, chunks)))
