@@ -2,6 +2,9 @@
 
 import io
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from sharpmask.errors import ConfigError, DataError
+from sharpmask.images import read_image
+from sharpmask.proposals import Proposals, folder
 from sharpmask.proposals.folder import overlay_paths, propose_files
 from sharpmask.proposals.proposer import Proposer
 
@@ -133,3 +138,60 @@ def test_overlay_names_never_clash() -> None:
     names = [target.name for target in overlay_paths(paths, out).values()]
     assert len({name.lower() for name in names}) == 5
     assert names[:3] == ["A_overlay.png", "a_2_overlay.png", "b_2_overlay.png"]
+
+
+def test_reading_and_writing_go_on_while_the_network_works(
+    proposer: Proposer, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network waits in each photo until the next one has been read and the last one's results are being written;
+    one after the other this would wait for ever. And no more than one photo is read ahead."""
+    read, written = ([threading.Event() for _ in photos] for _ in range(2))
+    started = 0
+    ahead = []
+    propose = proposer.propose
+
+    def read_and_tell(path: Path, **options: Any) -> np.ndarray:
+        number = photos.index(path)
+        ahead.append(number - started)
+        pixels = read_image(path, **options)
+        read[number].set()
+        return pixels
+
+    def wait_and_propose(image: Any) -> Proposals:
+        nonlocal started
+        number, started = started, started + 1
+        if number + 1 < len(photos):
+            assert read[number + 1].wait(20)
+        if number:
+            assert written[number - 1].wait(20)
+        return propose(image)
+
+    @contextmanager
+    def open_writer(output: Path) -> Iterator[folder.Write]:
+        yield lambda photo, found: written[photos.index(photo.path)].set()
+
+    monkeypatch.setattr(folder, "read_image", read_and_tell)
+    monkeypatch.setattr(proposer, "propose", wait_and_propose)
+    report = propose_files(proposer, photos, tmp_path / "out", writer=open_writer, progress=False)
+    assert report.images == 3 and all(event.is_set() for event in written)
+    assert max(ahead) <= 1
+
+
+@pytest.mark.parametrize("fails_at", [0, 2])
+def test_a_writer_that_fails_ends_the_run(
+    proposer: Proposer, photos: list[Path], tmp_path: Path, fails_at: int
+) -> None:
+    @contextmanager
+    def open_writer(output: Path) -> Iterator[folder.Write]:
+        with folder.open_coco(output) as write:
+
+            def write_or_fail(photo: folder.Photo, found: Proposals) -> None:
+                if photo.path == photos[fails_at]:
+                    raise ConfigError("no room")
+                write(photo, found)
+
+            yield write_or_fail
+
+    with pytest.raises(ConfigError, match="no room"):
+        propose_files(proposer, photos, tmp_path / "out", overlay=False, writer=open_writer, progress=False)
+    assert list((tmp_path / "out").iterdir()) == []

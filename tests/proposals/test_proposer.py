@@ -1,6 +1,7 @@
 """The whole road from image to masks, with networks whose answers are known."""
 
 import dataclasses
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from sharpmask.errors import ConfigError, ImageError, ModelError
 from sharpmask.networks.sharpmask import build_network
 from sharpmask.networks.specs import SPECS
 from sharpmask.proposals import Proposals, Proposer
+from sharpmask.proposals.clock import Clock
 
 Photo = tuple[np.ndarray, np.ndarray]
 
@@ -190,6 +192,8 @@ def test_bad_values_are_named(brightness_network: Any) -> None:
         {"device": "nonsense"},
         {"device": "cuda:99"},
         {"tile_pixels": 1000},
+        {"border": -1},
+        {"border": 81},
     ):
         with pytest.raises(ConfigError, match=next(iter(reversed(options))).split("_")[0].rstrip("s")):
             Proposer(brightness_network(), **options)
@@ -256,3 +260,58 @@ def test_a_real_network(row: str, refinement: Any) -> None:
         for proposal, corner in zip(found, corners, strict=True):
             assert (proposal.masks[0] != masks[corner]).mean() < 1e-3  # rounding of logits near zero
     assert len(found) > 0
+
+
+def test_windows_of_all_scales_are_decoded_together() -> None:
+    torch.manual_seed(0)
+    small = {"trunk_width": 8, "encoding": 16, "score_hidden": 8, "horizontal_width": 8, "features": 8}
+    network = build_network(dataclasses.replace(SPECS["sharpmask-resnet50"], **small))
+    photo = np.random.default_rng(0).integers(0, 255, (90, 130, 3), dtype=np.uint8)
+    batches: list[int] = []
+    decode_crops = network.decode_crops
+
+    def watch(crops: Any) -> torch.Tensor:
+        batches.append(len(crops[0]))
+        return decode_crops(crops)
+
+    network.decode_crops = watch
+    expected = Proposer(network, top=50, device="cpu", decode_batch=1).propose(photo)
+    assert batches == [1] * 50 and len(set(expected.scales.tolist())) > 1
+    batches.clear()
+    found = Proposer(network, top=50, device="cpu", decode_batch=20).propose(photo)
+    assert batches == [20, 20, 10]
+    # Another batch size may round differently, which moves single pixels.
+    assert len(found) == len(expected) and np.array_equal(found.windows, expected.windows)
+    assert (found.masks != expected.masks).mean() < 1e-3
+
+
+def test_a_clock_is_told_every_stage(bright_photo: Photo, brightness_network: Any) -> None:
+    clock = Clock()
+    proposer = Proposer(brightness_network(56), top=30, threshold=0.5, clock=clock, device="cpu")
+    for _ in range(2):  # each image begins anew
+        begin = time.perf_counter()
+        proposer.propose(bright_photo[0])
+        took = time.perf_counter() - begin
+        stages = ["decode", "pyramid", "dense", "top-N", "refinement", "paste + RLE", "result"]
+        assert list(clock.seconds) == stages
+        assert all(seconds > 0 for seconds in clock.seconds.values()) and sum(clock.seconds.values()) <= took
+
+
+def test_no_window_at_all(bright_photo: Photo, brightness_network: Any) -> None:
+    found = Proposer(brightness_network(), min_score=1, stability_offset=1).propose(bright_photo[0])
+    assert len(found) == 0 and len(found.filter(min_stability=0.5)) == 0
+
+
+@pytest.mark.parametrize("border", [16, 40, 80])
+def test_a_border_drops_the_windows_near_it(bright_photo: Photo, brightness_network: Any, border: int) -> None:
+    """The fake sees only its window, so that the windows that are left give what they gave before."""
+    photo, _ = bright_photo
+    options = {"threshold": 0.5, "scales": [-0.5, 0], "device": "cpu"}
+    everything = Proposer(brightness_network(56), **options).propose(photo)
+    network = brightness_network(56)
+    found = Proposer(network, border=border, **options).propose(photo)
+    middle = (everything.windows[:, :2] + everything.windows[:, 2:]) / 2 * 2.0 ** everything.scales[:, None]
+    size = np.array([420, 300]) * 2.0 ** everything.scales[:, None]
+    inner = ((middle > border - 0.5) & (middle < size - border + 0.5)).all(axis=1)
+    assert same(found, everything[inner]) and 0 < len(found) < len(everything)
+    assert network.dense_sizes[1][2:] < (300 + 160, 420 + 160)

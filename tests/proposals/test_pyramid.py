@@ -92,3 +92,37 @@ def test_tiles_partition_the_cells_and_show_the_same_pixels(exponent: float) -> 
             count = (side - 160) // 16 + 1
             assert count - stop >= 6 or first + count == cells
     assert (owned == 1).all()
+
+
+@pytest.mark.parametrize("border", [1, 16, 40, 80])
+@pytest.mark.parametrize("exponent", [-2.5, -0.5, 0.0, 0.5])
+@pytest.mark.parametrize("tile_pixels", [512 * 512, 10**8])
+def test_a_border_leaves_windows_out_and_shows_the_others_the_same(
+    border: int, exponent: float, tile_pixels: int
+) -> None:
+    image = noise(420, 610)
+    (full,) = tiles_of(image, (exponent,))
+    seen = set()
+    for tile in tiles_of(image, (exponent,), border=border, tile_pixels=tile_pixels):
+        row, col = tile.first_cell
+        height, width = tile.images.shape[2:]
+        same = full.images[:, :, 16 * row : 16 * row + height, 16 * col : 16 * col + width]
+        assert (tile.images - same).abs().max() <= 2.5 / 255
+        if tile_pixels == 10**8:
+            assert torch.equal(tile.images, same)
+        for r in range(tile.rows.start, tile.rows.stop):
+            for c in range(tile.cols.start, tile.cols.stop):
+                assert 0 <= 16 * r <= height - 160 and 16 * c <= width - 160  # the whole window is there
+                assert (r + row, c + col) not in seen
+                seen.add((r + row, c + col))
+    h, w = full.grid.rescaled_size
+    inside = {
+        (r, c)
+        for r in range(full.grid.cells[0])
+        for c in range(full.grid.cells[1])
+        if border <= 16 * r <= h - border and border <= 16 * c <= w - border
+    }
+    if inside:
+        assert seen == inside
+    else:  # 74 pixels high: the middle row is kept
+        assert border > 32 and exponent == -2.5 and {r for r, _ in seen} == {2}

@@ -4,6 +4,7 @@ Shape letters: B patches or images, N windows, P patch side (160), M mask side (
 h w grid of windows. Inputs are RGB in [0, 1]; the network normalises them itself. Suffix `_logits`: before a sigmoid.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -104,4 +105,14 @@ class DeepMask(nn.Module):
 
     def decode(self, dense: DenseOutput, batch_index: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
         """Mask logits (N, M, M) of chosen windows, given as three int64 tensors (N,)."""
-        return self.mask_head(dense.encodings[batch_index, :, rows, cols])
+        return self.decode_crops(self.crop(dense, batch_index, rows, cols))
+
+    def crop(self, dense: DenseOutput, batch_index: Tensor, rows: Tensor, cols: Tensor) -> tuple[Tensor, ...]:
+        """What `decode_crops` makes the masks of chosen windows from, (N, …) each; crops of images of different sizes
+        can be concatenated.
+        """
+        return (dense.encodings[batch_index, :, rows, cols],)
+
+    def decode_crops(self, crops: Sequence[Tensor]) -> Tensor:
+        """Mask logits (N, M, M) of windows that were cropped."""
+        return self.mask_head(crops[0])

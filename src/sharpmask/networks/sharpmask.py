@@ -5,6 +5,7 @@ module left out), E encoding length, m side of a crop at one stage.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from torch import Tensor, nn
 
@@ -61,12 +62,21 @@ class SharpMask(nn.Module):
 
         Always in the refactored form; the plain one is there for patches, to be compared with.
         """
-        encoding = dense.encodings[batch_index, :, rows, cols]
-        skips = [
+        return self.decode_crops(self.crop(dense, batch_index, rows, cols))
+
+    def crop(self, dense: DenseOutput, batch_index: Tensor, rows: Tensor, cols: Tensor) -> tuple[Tensor, ...]:
+        """What `decode_crops` makes the masks of chosen windows from, (N, …) each; crops of images of different sizes
+        can be concatenated.
+        """
+        skips = (
             crop_windows(skip, batch_index, rows, cols, step=step, side=self.spec.grid_side * step)
             for step, skip in zip(self.refinement.steps, dense.skips, strict=True)
-        ]
-        return self.refinement(encoding, skips)
+        )
+        return (dense.encodings[batch_index, :, rows, cols], *skips)
+
+    def decode_crops(self, crops: Sequence[Tensor]) -> Tensor:
+        """Refined mask logits (N, P, P) of windows that were cropped."""
+        return self.refinement(crops[0], crops[1:])
 
 
 def crop_windows(x: Tensor, batch_index: Tensor, rows: Tensor, cols: Tensor, *, step: int, side: int) -> Tensor:

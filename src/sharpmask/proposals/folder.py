@@ -6,14 +6,18 @@ ids come from an annotation file) and `<name>_overlay.png` for each image. Other
 `sharpmask.formats`.
 """
 
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
 from sharpmask.errors import ImageError
@@ -63,6 +67,7 @@ class Photo:
         return self.record["height"], self.record["width"]
 
 
+T = TypeVar("T")
 Write = Callable[[Photo, Proposals], None]
 # Opens a writer in a folder; what it writes is complete, under its final name, when the block succeeds.
 OpenWriter = Callable[[Path], AbstractContextManager[Write]]
@@ -80,7 +85,10 @@ def propose_files(
     cleaning: Cleaning | None = None,
     writer: OpenWriter | None = None,
 ) -> FolderReport:
-    """Propose for each file and write the results; one image's proposals are in memory at a time.
+    """Propose for each file and write the results.
+
+    The next photo is read and the last one's results are written while the network works on a photo, so that up to
+    three photos and the proposals of two are in memory; order and content of the results do not depend on it.
 
     A file that cannot be read, or that the annotations do not know, is reported on `errors` (default: standard error)
     and left out; the rest is done. Ids are those of `annotations` by file name, otherwise 1, 2, … in the order
@@ -95,27 +103,71 @@ def propose_files(
     make_folder(output)
     overlays, names = overlay_paths(paths, output), photo_names(paths)
     report = FolderReport()
-    with (writer or open_coco)(output) as write:
-        # Shown on terminals only.
-        for number, path in enumerate(tqdm(paths, unit="image", disable=None if progress else True), start=1):
+
+    def read(number: int, path: Path) -> tuple[dict[str, Any], np.ndarray] | ImageError:
+        try:
+            record = records.find(number, path)
+            pixels = read_image(path, max_pixels=proposer.max_pixels)
+            return records.sized(record, path, pixels.shape[1], pixels.shape[0]), pixels
+        except ImageError as error:
+            return error
+
+    def save(photo: Photo, proposals: Proposals, pixels: np.ndarray) -> None:
+        write(photo, proposals)
+        if overlay:
+            with atomic_write(overlays[photo.path]) as picture:
+                draw_overlay(pixels, proposals).save(picture)
+
+    tasks = (partial(read, number, path) for number, path in enumerate(paths, start=1))
+    with (
+        (writer or open_coco)(output) as write,
+        _one_thread() as reader,
+        _one_thread() as saver,
+        tqdm(total=len(paths), unit="image", disable=None if progress else True) as bar,  # shown on terminals only
+    ):
+        saved: Future[None] | None = None
+        for path, found in zip(paths, _one_ahead(reader, tasks), strict=True):
             try:
-                record = records.find(number, path)
-                pixels = read_image(path, max_pixels=proposer.max_pixels)
-                record = records.sized(record, path, pixels.shape[1], pixels.shape[0])
+                if isinstance(found, ImageError):
+                    raise found
+                record, pixels = found
                 proposals = proposer.propose(pixels)
             except ImageError as error:
                 report.failures.append(str(error))
                 tqdm.write(f"sharpmask propose: {error}", file=errors or sys.stderr)
+                bar.update()
                 continue
             if cleaning is not None:
                 proposals = cleaning.apply(proposals)
-            write(Photo(path, names[path], record, records.known), proposals)
+            if saved is not None:
+                saved.result()
+            saved = saver.submit(save, Photo(path, names[path], record, records.known), proposals, pixels)
             report.images += 1
             report.proposals += len(proposals)
-            if overlay:
-                with atomic_write(overlays[path]) as picture:
-                    draw_overlay(pixels, proposals).save(picture)
+            bar.update()
+        if saved is not None:
+            saved.result()
     return report
+
+
+@contextmanager
+def _one_thread() -> Iterator[ThreadPoolExecutor]:
+    """A thread that does what is submitted one after the other; where the block fails, nothing more is begun."""
+    with ThreadPoolExecutor(1) as thread:
+        try:
+            yield thread
+        except BaseException:
+            thread.shutdown(cancel_futures=True)
+            raise
+
+
+def _one_ahead(thread: ThreadPoolExecutor, tasks: Iterator[Callable[[], T]]) -> Iterator[T]:
+    """The results of `tasks` in their order; each is begun in `thread` when the one before it is handed out."""
+    pending = [thread.submit(task) for task in itertools.islice(tasks, 1)]
+    while pending:
+        result = pending.pop().result()
+        pending = [thread.submit(task) for task in itertools.islice(tasks, 1)]
+        yield result
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 """From a network and an image to ranked masks: pyramid, dense run, best windows of all scales, their masks.
 
-Most of the work is the dense run, once per scale. Only the best `top` windows are decoded. Their features are kept
-until all scales have been seen; where an image is so large that these would not fit into `feature_bytes`, the windows
-that are best so far are decoded early, which gives the same result with some windows decoded in vain.
+Most of the work is the dense run, once per scale. Only the best `top` windows are decoded, those of all scales in
+common batches. Their features are kept until all scales have been seen; where an image is so large that these would not
+fit into `feature_bytes`, the windows that are best so far are decoded early, which gives the same result with some
+windows decoded in vain.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,28 +15,34 @@ import torch
 
 from sharpmask.errors import ConfigError, ModelError
 from sharpmask.images import MAX_PIXELS, ImageSource, read_image
+from sharpmask.proposals.clock import Clock
 from sharpmask.proposals.pyramid import TILE_PIXELS, Tile, iterate_tiles, scale_exponents
 from sharpmask.proposals.result import Proposals
-from sharpmask.proposals.rle import EncodedMasks
+from sharpmask.proposals.rle import EncodedMasks, join_encoded
 from sharpmask.proposals.validity import hide_invalid, valid_cells
 from sharpmask.proposals.windows import CANDIDATE, Grid, paste_windows, rescaled_grid, select_top
 
 
 @dataclass
 class _Waiting:
-    """The features of one tile (see `pyramid.Tile`) some of whose windows may be decoded later."""
+    """The network's output for one tile (see `pyramid.Tile`), some of whose windows may be decoded later."""
 
+    scale: int
     grid: Grid
     first_cell: tuple[int, int]
-    dense: Any
+    rows: slice
+    cols: slice
     valid: torch.Tensor | None
+    dense: Any
+    ranked: bool = False
 
 
 class Proposer:
     """Finds the objects in images with one network; `propose` does the work.
 
     Args:
-        network: a DeepMask or SharpMask (see `sharpmask.networks`); it is moved to `device` and set to evaluation mode.
+        network: a DeepMask or SharpMask (see `sharpmask.networks`), which is moved to `device` and set to evaluation
+            mode; or one prepared for a runtime, with `spec`, `dense` and `decode` like theirs and its `device`.
         top: windows to decode, the best over all scales; an upper limit for the number of proposals.
         zoom: 0, 1 or 2 further scales for small objects: 2^1, and 2^`zoom2_exponent`.
         scales: exponents of two in place of -2.5 … 0.5 in half steps; `zoom` adds to them. For windows of another size
@@ -51,7 +58,12 @@ class Proposer:
         max_pixels: refuse larger images.
         tile_pixels: rescaled images with more pixels, padding included, are processed in overlapping tiles.
         feature_bytes: memory for the features of windows that are waiting to be decoded.
-        decode_batch: windows decoded at a time.
+        border: leave out windows whose centre is nearer than this to the edge of the image, in pixels of each rescaled
+            image, and the padding that only they need: half a window (80) means no padding at all. Objects whose middle
+            lies there are then found worse. 0, as in the paper, pads by half a window on every side.
+        decode_batch: windows decoded at a time; None: 64 on a CPU, whose caches hold them, and 512 elsewhere.
+        clock: told after each stage of the work, to see where the time goes: "decode" (of the file), "pyramid",
+            "dense", "top-N", "refinement" (masks of the best windows), "paste + RLE" and "result".
 
     Raises:
         ConfigError: a value outside its range, or a device that is not there.
@@ -75,7 +87,9 @@ class Proposer:
         max_pixels: int = MAX_PIXELS,
         tile_pixels: int = TILE_PIXELS,
         feature_bytes: int = 512_000_000,
-        decode_batch: int = 128,
+        border: int = 0,
+        decode_batch: int | None = None,
+        clock: Clock | None = None,
     ) -> None:
         self.scales = scale_exponents(zoom, scales, zoom2_exponent, patch_size=network.spec.patch_size)
         self.top, self.threshold, self.nms, self.min_score = _checked(top, threshold, nms, min_score)
@@ -86,10 +100,16 @@ class Proposer:
         self.min_area, self.max_area, self.stability_offset = min_area, max_area, stability_offset
         if tile_pixels < 512 * 512:
             raise ConfigError(f"tile_pixels {tile_pixels}: must be at least {512 * 512}")
-        self.device = pick_device(device)
-        self.network = network.to(self.device).eval()
+        if not 0 <= border <= network.spec.patch_size // 2:
+            raise ConfigError(f"border {border}: must lie between 0 and {network.spec.patch_size // 2}, half a window")
+        self.border = border
+        is_module = isinstance(network, torch.nn.Module)
+        self.device = pick_device(device if is_module else network.device)
+        self.network = network.to(self.device).eval() if is_module else network
         self.max_pixels, self.tile_pixels = max_pixels, tile_pixels
-        self.feature_bytes, self.decode_batch = feature_bytes, decode_batch
+        self.feature_bytes = feature_bytes
+        self.decode_batch = decode_batch or (64 if self.device.type == "cpu" else 512)
+        self.clock = clock
 
     @torch.inference_mode()
     def propose(
@@ -118,7 +138,10 @@ class Proposer:
             self.nms if nms is None else nms,
             self.min_score if min_score is None else min_score,
         )
+        if self.clock is not None:
+            self.clock.start()
         pixels = read_image(image, max_pixels=self.max_pixels)
+        self._lap("decode")
         tiles = iterate_tiles(
             pixels,
             self.scales,
@@ -126,11 +149,18 @@ class Proposer:
             stride=self.network.spec.stride,
             device=self.device,
             tile_pixels=self.tile_pixels,
+            border=self.border,
         )
-        pool, finished = self.search(tiles, top=top, threshold=threshold, min_score=min_score)
-        found = self._result(pool, finished, (pixels.shape[0], pixels.shape[1]))
+        pool, masks = self.search(tiles, top=top, threshold=threshold, min_score=min_score)
+        found = self._result(pool, masks, (pixels.shape[0], pixels.shape[1]))
         found = found.filter(min_area=max(1, self.min_area), max_area=self.max_area)
-        return found if nms is None else found.nms(nms)
+        found = found if nms is None else found.nms(nms)
+        self._lap("result")
+        return found
+
+    def _lap(self, stage: str) -> None:
+        if self.clock is not None:
+            self.clock.lap(stage)
 
     @torch.inference_mode()
     def search(
@@ -142,19 +172,33 @@ class Proposer:
         images of several sizes.
         """
         threshold_logit, min_logit = _logit(threshold), _logit(min_score)
-        pool = np.empty(0, CANDIDATE)
-        finished = EncodedMasks([], np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.float32))
+        pool, finished = np.empty(0, CANDIDATE), join_encoded([])
         waiting: dict[int, _Waiting] = {}
         for number, tile in enumerate(tiles):
+            self._lap("pyramid")
             dense = self.network.dense(tile.images)
-            pool = select_top(np.concatenate([pool, _candidates(tile, number, dense.score_logits, min_logit)]), top)
-            waiting[number] = _Waiting(tile.grid, tile.first_cell, dense, tile.valid)
-            wanted = set(pool["tile"][pool["mask"] < 0].tolist())
-            waiting = {key: value for key, value in waiting.items() if key in wanted}
-            if sum(_dense_bytes(item.dense) for item in waiting.values()) > self.feature_bytes:
-                finished = self._decode(pool, finished, waiting, threshold_logit)
-                waiting = {}
+            self._lap("dense")
+            place = (tile.scale, tile.grid, tile.first_cell, tile.rows, tile.cols, tile.valid)
+            waiting[number] = _Waiting(*place, dense)
+            if _dense_bytes(waiting) > self.feature_bytes:
+                pool, waiting = self._rank(pool, waiting, top, min_logit)
+                if _dense_bytes(waiting) > self.feature_bytes:
+                    finished = self._decode(pool, finished, waiting, threshold_logit)
+                    waiting = {}
+        self._lap("pyramid")
+        pool, waiting = self._rank(pool, waiting, top, min_logit)
         return pool, self._decode(pool, finished, waiting, threshold_logit)
+
+    def _rank(
+        self, pool: np.ndarray, waiting: dict[int, _Waiting], top: int, min_logit: float
+    ) -> tuple[np.ndarray, dict[int, _Waiting]]:
+        """The best `top` of the pool and of the tiles that were not ranked yet, and the tiles that they need."""
+        pool = select_top(np.concatenate([pool, _candidates(waiting, min_logit)]), top)
+        for item in waiting.values():
+            item.ranked = True
+        wanted = set(pool["tile"][pool["mask"] < 0].tolist())
+        self._lap("top-N")
+        return pool, {number: item for number, item in waiting.items() if number in wanted}
 
     def _decode(
         self, pool: np.ndarray, finished: EncodedMasks, waiting: dict[int, _Waiting], threshold_logit: float
@@ -164,31 +208,47 @@ class Proposer:
         Masks of windows that are no longer in the pool are forgotten.
         """
         old = np.flatnonzero(pool["mask"] >= 0)
-        places = pool["mask"][old]
-        rles = [finished.rles[i] for i in places]
-        boxes, areas, stability = [finished.boxes[places]], [finished.areas[places]], [_stability(finished)[places]]
-        pool["mask"][old] = np.arange(old.size)
-        for number, item in waiting.items():
-            chosen = np.flatnonzero((pool["tile"] == number) & (pool["mask"] < 0))
-            for begin in range(0, chosen.size, self.decode_batch):
-                batch = chosen[begin : begin + self.decode_batch]
-                rows, cols = pool["row"][batch], pool["col"][batch]
-                local = [
-                    torch.from_numpy((cells - first).astype(np.int64)).to(self.device)
-                    for cells, first in zip((rows, cols), item.first_cell, strict=True)
-                ]
-                mask_logits = self.network.decode(item.dense, torch.zeros_like(local[0]), *local)
+        parts = [finished.take(pool["mask"][old])]
+        new = np.flatnonzero(pool["mask"] < 0)
+        new = new[np.argsort(pool["tile"][new], kind="stable")]
+        pool["mask"][np.concatenate([old, new])] = np.arange(len(pool))
+        for begin in range(0, new.size, self.decode_batch):
+            batch = new[begin : begin + self.decode_batch]
+            numbers, starts = np.unique(pool["tile"][batch], return_index=True)
+            groups = np.split(batch, starts[1:])
+            tiles = [waiting[number] for number in numbers.tolist()]
+            places = [self._local(pool[group], item) for group, item in zip(groups, tiles, strict=True)]
+            logits = self._mask_logits(tiles, places)
+            self._lap("refinement")
+            for item, group, (rows, cols), part in zip(
+                tiles, groups, places, logits.split([group.size for group in groups]), strict=True
+            ):
                 if item.valid is not None:
-                    mask_logits = hide_invalid(mask_logits, item.valid, item.grid, local[0], local[1], threshold_logit)
-                encoded = paste_windows(
-                    mask_logits, item.grid, rows, cols, threshold_logit, stability_offset=self.stability_offset
+                    part = hide_invalid(part, item.valid, item.grid, rows, cols, threshold_logit)
+                cells = pool["row"][group], pool["col"][group]
+                parts.append(
+                    paste_windows(part, item.grid, *cells, threshold_logit, stability_offset=self.stability_offset)
                 )
-                pool["mask"][batch] = len(rles) + np.arange(batch.size)
-                rles += encoded.rles
-                boxes.append(encoded.boxes)
-                areas.append(encoded.areas)
-                stability.append(_stability(encoded))
-        return EncodedMasks(rles, np.concatenate(boxes), np.concatenate(areas), np.concatenate(stability))
+            self._lap("paste + RLE")
+        return join_encoded(parts)
+
+    def _local(self, candidates: np.ndarray, item: _Waiting) -> tuple[torch.Tensor, torch.Tensor]:
+        """Rows and columns (N,) of candidates, counted in their tile, on the network's device."""
+        cells = np.stack([candidates["row"], candidates["col"]]).astype(np.int64) - np.array(item.first_cell)[:, None]
+        rows, cols = torch.from_numpy(cells).to(self.device)
+        return rows, cols
+
+    def _mask_logits(
+        self, tiles: Sequence[_Waiting], places: Sequence[tuple[torch.Tensor, torch.Tensor]]
+    ) -> torch.Tensor:
+        """Mask logits (N,M,M) of windows of several tiles, one tile after the other."""
+        windows = [
+            (item.dense, torch.zeros_like(rows), rows, cols) for item, (rows, cols) in zip(tiles, places, strict=True)
+        ]
+        if not hasattr(self.network, "crop"):
+            return torch.cat([self.network.decode(*part) for part in windows])
+        crops = [self.network.crop(*part) for part in windows]
+        return self.network.decode_crops([torch.cat(part) for part in zip(*crops, strict=True)])
 
     def _result(self, pool: np.ndarray, finished: EncodedMasks, image_size: tuple[int, int]) -> Proposals:
         """Candidates and their masks as proposals, in the order of the candidates."""
@@ -198,15 +258,18 @@ class Proposer:
             grid = rescaled_grid(image_size, exponent, patch_size=spec.patch_size, stride=spec.stride)
             at_scale = pool["scale"] == scale
             windows[at_scale] = grid.windows(pool["row"][at_scale], pool["col"][at_scale])
+        masks = finished.take(pool["mask"])
+        if self.stability_offset is not None and masks.stability is None:
+            masks = replace(masks, stability=np.zeros(0, np.float32))  # there is no mask at all
         return Proposals(
             scores=torch.from_numpy(pool["logit"].copy()).double().sigmoid().float().numpy(),
-            boxes=finished.boxes[pool["mask"]],
-            rles=[finished.rles[i] for i in pool["mask"]],
+            boxes=masks.boxes,
+            rles=masks.rles,
             windows=windows,
             scales=np.array(self.scales, np.float32)[pool["scale"]],
             image_size=image_size,
-            areas=finished.areas[pool["mask"]],
-            stability=None if self.stability_offset is None else _stability(finished)[pool["mask"]],
+            areas=masks.areas,
+            stability=masks.stability,
         )
 
 
@@ -223,30 +286,39 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def _candidates(tile: Tile, number: int, score_logits: torch.Tensor, min_logit: float) -> np.ndarray:
-    """The tile's own windows that score at least `min_logit`, as a CANDIDATE array; `score_logits` is (1,h,w)."""
-    logits = score_logits[0, tile.rows, tile.cols].float().cpu().numpy()
-    if tile.valid is not None:
-        seen = valid_cells(tile.valid, tile.grid)[tile.rows, tile.cols].cpu().numpy()
-        logits = np.where(seen, logits, -np.inf)
+def _candidates(waiting: dict[int, _Waiting], min_logit: float) -> np.ndarray:
+    """The own windows of tiles not ranked yet that score at least `min_logit`, as a CANDIDATE array."""
+    tiles = [(number, item) for number, item in waiting.items() if not item.ranked]
+    maps = [_scores(item) for _, item in tiles]
+    # All at once: each fetch from a GPU waits for it.
+    logits = torch.cat([part.flatten() for part in maps]).cpu().numpy() if maps else np.zeros(0, np.float32)
     if np.isnan(logits).any():
         raise ModelError("the network gives scores that are no numbers (NaN): its weights are damaged")
-    rows, cols = np.nonzero((logits >= min_logit) & (logits > -np.inf))
-    candidates = np.zeros(rows.size, CANDIDATE)
-    candidates["logit"] = logits[rows, cols]
-    candidates["scale"], candidates["tile"], candidates["mask"] = tile.scale, number, -1
-    candidates["row"] = rows + tile.rows.start + tile.first_cell[0]
-    candidates["col"] = cols + tile.cols.start + tile.first_cell[1]
-    return candidates
+    candidates = np.zeros(logits.size, CANDIDATE)
+    candidates["logit"], candidates["mask"] = logits, -1
+    begin = 0
+    for (number, item), part in zip(tiles, maps, strict=True):
+        own = candidates[begin : begin + part.numel()]
+        own["scale"], own["tile"] = item.scale, number
+        rows, cols = np.indices(part.shape)
+        own["row"] = (rows + item.rows.start + item.first_cell[0]).ravel()
+        own["col"] = (cols + item.cols.start + item.first_cell[1]).ravel()
+        begin += part.numel()
+    return candidates[(candidates["logit"] >= min_logit) & (candidates["logit"] > -np.inf)]
 
 
-def _stability(masks: EncodedMasks) -> np.ndarray:
-    return np.zeros(len(masks.rles), np.float32) if masks.stability is None else masks.stability
+def _scores(item: _Waiting) -> torch.Tensor:
+    """The score logits of a tile's own windows (h,w); minus infinity where there is no data."""
+    scores = item.dense.score_logits[0, item.rows, item.cols].float()
+    if item.valid is None:
+        return scores
+    return scores.masked_fill(~valid_cells(item.valid, item.grid)[item.rows, item.cols], -torch.inf)
 
 
-def _dense_bytes(dense: Any) -> int:
+def _dense_bytes(waiting: dict[int, _Waiting]) -> int:
     """Memory of the features that decoding needs."""
-    return sum(part.numel() * part.element_size() for part in (dense.encodings, *dense.skips))
+    parts = (part for item in waiting.values() for part in (item.dense.encodings, *item.dense.skips))
+    return sum(part.numel() * part.element_size() for part in parts)
 
 
 def _logit(probability: float) -> float:

@@ -100,50 +100,67 @@ def iterate_tiles(
     device: torch.device,
     tile_pixels: int = TILE_PIXELS,
     margin: int = TILE_MARGIN,
+    border: int = 0,
 ) -> Iterator[Tile]:
     """All tiles of all scales of an image (H,W,3) uint8, one in memory at a time, scale by scale, rows first.
 
     Args:
         tile_pixels: largest number of pixels of a tile, padding and margin included.
         margin: rescaled pixels of real image around the windows of a tile's own cells.
+        border: leave out windows whose centre is nearer than this to the edge of the rescaled image (rescaled pixels,
+            see `Grid.inner_cells`), and the padding that only they need.
     """
     for scale, exponent in enumerate(exponents):
         size = (image.shape[0], image.shape[1])
         grid = rescaled_grid(size, exponent, patch_size=patch_size, stride=stride)
-        sides = [stride * (count - 1) + patch_size for count in grid.padded_cells]
+        limits = grid.padded_inner_cells(border)
+        sides = [stride * (end - begin - 1) + patch_size for begin, end in limits]
         if sides[0] * sides[1] <= tile_pixels:
-            rows, cols = (slice(0, count) for count in grid.cells)
-            rescaled = rescale(image, grid.rescaled_size, device)
-            yield Tile(pad(rescaled, grid, (0, 0), (sides[0], sides[1])), scale, grid, (0, 0), rows, cols)
+            place = _tile_place(grid, *grid.inner_cells(border), 1, limits)  # all cells, and the padded ones
+            (top, left), (bottom, right) = place.start, place.end
+            part = rescale(image, grid.rescaled_size, device)[:, :, top:bottom, left:right]
+            yield _tile(part, scale, place)
             continue
         extra = -(-margin // stride)
         most = max(1, (math.isqrt(tile_pixels) - patch_size) // stride + 1 - 2 * extra)
-        for place in tile_places(grid, most, extra):
-            part = rescale_part(image, grid.rescaled_size, place.start, place.end)
-            images = pad(part.to(device), grid, place.first_cell, place.sides)
-            yield Tile(images, scale, grid, place.first_cell, place.rows, place.cols)
+        for place in tile_places(grid, most, extra, border):
+            yield _tile(rescale_part(image, grid.rescaled_size, place.start, place.end).to(device), scale, place)
 
 
-def tile_places(grid: Grid, most: int, extra: int) -> Iterator[TilePlace]:
+def _tile(part: torch.Tensor, scale: int, place: TilePlace) -> Tile:
+    images = pad(part, place.grid, place.first_cell, place.sides)
+    return Tile(images, scale, place.grid, place.first_cell, place.rows, place.cols)
+
+
+def tile_places(grid: Grid, most: int, extra: int, border: int = 0) -> Iterator[TilePlace]:
     """Cut a grid into tiles that own at most `most` x `most` cells each, every cell in one, rows first; a tile has
-    `extra` cells around its own where the grid has them."""
-    for row_span in _split(grid.cells[0], most):
-        for col_span in _split(grid.cells[1], most):
-            yield _tile_place(grid, row_span, col_span, extra)
+    `extra` cells around its own where the grid has them. Of a border see `iterate_tiles`."""
+    rows, cols = grid.inner_cells(border)
+    limits = grid.padded_inner_cells(border)
+    for row_span in _split(rows, most):
+        for col_span in _split(cols, most):
+            yield _tile_place(grid, row_span, col_span, extra, limits)
 
 
-def _split(count: int, most: int) -> list[tuple[int, int]]:
-    """Spans (begin, end) of nearly equal length, at most `most`, that cover 0 … count."""
+def _split(span: tuple[int, int], most: int) -> list[tuple[int, int]]:
+    """Spans (begin, end) of nearly equal length, at most `most`, that cover one."""
+    begin, count = span[0], span[1] - span[0]
     parts = -(-count // most)
-    ends = [count * part // parts for part in range(parts + 1)]
+    ends = [begin + count * part // parts for part in range(parts + 1)]
     return list(itertools.pairwise(ends))
 
 
-def _tile_place(grid: Grid, row_span: tuple[int, int], col_span: tuple[int, int], extra: int) -> TilePlace:
-    """The tile that owns the cells of two spans."""
+def _tile_place(
+    grid: Grid,
+    row_span: tuple[int, int],
+    col_span: tuple[int, int],
+    extra: int,
+    limits: Sequence[tuple[int, int]],
+) -> TilePlace:
+    """The tile that owns the cells of two spans, with `extra` cells around them as far as `limits` go."""
     first, sides, starts, ends = [], [], [], []
     for axis, (begin, end) in enumerate((row_span, col_span)):
-        low, high = max(0, begin - extra), min(grid.padded_cells[axis], end + extra)
+        low, high = max(limits[axis][0], begin - extra), min(limits[axis][1], end + extra)
         first.append(low)
         sides.append(grid.stride * (high - low - 1) + grid.patch_size)
         offset = grid.stride * low - grid.patch_size // 2  # of the tile's first padded pixel in the rescaled image

@@ -66,7 +66,7 @@ def propose_raster(
     """Rank the objects of a picture that is read part by part.
 
     Args:
-        proposer: its scales, threshold, limits on masks and NMS hold; its `max_pixels` and `tile_pixels` do not.
+        proposer: its scales, border, threshold, limits and NMS hold; its `max_pixels` and `tile_pixels` do not.
         raster: see `raster_files.open_raster`.
         tile: largest side of what the network sees at a time, in rescaled pixels.
         overlap: rescaled pixels that neighbouring tiles have in common, at least; never less than lets every window
@@ -84,7 +84,11 @@ def propose_raster(
     scales = coarser_scales(proposer.scales, raster.size, spec.patch_size) if coarser else proposer.scales
     levels = [_level(raster, exponent, spec.patch_size, spec.stride) for exponent in scales]
     most, extra = tile_cells(tile, overlap, patch_size=spec.patch_size, stride=spec.stride)
-    places = [(scale, place) for scale, level in enumerate(levels) for place in tile_places(level.grid, most, extra)]
+    places = [
+        (scale, place)
+        for scale, level in enumerate(levels)
+        for place in tile_places(level.grid, most, extra, proposer.border)
+    ]
     if top is None:
         top = max(proposer.top, round(TOP_PER_MEGAPIXEL * raster.size[0] * raster.size[1] / 1e6))
     # Shown on terminals only.
