@@ -16,8 +16,7 @@ _PROPOSER_OPTIONS = ("zoom", "threshold", "min_score", "device")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    # argparse takes "-2.5,-2" for an option; a list of numbers after a minus is a value here.
-    parser._negative_number_matcher = re.compile(r"^-[\d.][-+\d.,eE]*$")
+    allow_negative_lists(parser)
     parser.add_argument(
         "inputs",
         nargs="+",
@@ -273,6 +272,11 @@ def _check_kinds(args: Namespace, inputs: list[str], videos: list[Path], formats
             raise ConfigError(f"--{name} is for images, not for videos")
     if "youtube-vis" in formats and not args.track:
         raise ConfigError("the format youtube-vis is for videos with --track")
+
+
+def allow_negative_lists(parser: ArgumentParser) -> None:
+    """argparse takes "-2.5,-2" for an option; a list of numbers after a minus is a value here."""
+    parser._negative_number_matcher = re.compile(r"^-[\d.][-+\d.,eE]*$")
 
 
 def parse_scales(text: str | None) -> tuple[float, ...] | None:

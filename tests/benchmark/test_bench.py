@@ -1,0 +1,93 @@
+"""The benchmark: what it counts is known, and its report holds together."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sharpmask.benchmark import peak
+from sharpmask.benchmark import run as bench_run
+from sharpmask.benchmark.candidates import Choice, parse_choices
+from sharpmask.benchmark.report import share_of_peak
+from sharpmask.benchmark.stages import STAGES, dense_total, stage_flops
+from sharpmask.cli.main import main
+from sharpmask.errors import ConfigError
+from sharpmask.networks.specs import ModelSpec
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)).save(path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _small_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peak, "_SIDES", {"cpu": (64,)})
+    monkeypatch.setattr(bench_run, "matrix_peaks", partial(peak.matrix_peaks, seconds=0))
+
+
+def test_operations_are_those_of_the_layers(tiny_spec: ModelSpec) -> None:
+    """Refinement grows with the windows, the dense run with the scales; the 10x10 layer alone by hand."""
+    options = {"tile_pixels": 2**22}
+    one = stage_flops(tiny_spec, (64, 64), [0], windows=10, **options)
+    two = stage_flops(tiny_spec, (64, 64), [0, 0], windows=20, **options)
+    assert two["trunk"] == 2 * one["trunk"] and two["refinement"] == pytest.approx(2 * one["refinement"])
+    assert set(one) == {"trunk", "score", "horizontal", "refinement"} and min(one.values()) > 0
+    windows = 5 * 5  # 64 + 64 px of padding, windows of 64 every 16
+    reduce = 2 * 8 * 8 * 4 * 16 * 8
+    encode = 2 * windows * 8 * 4 * 4 * 32
+    score = 2 * windows * (32 * 16 + 16)
+    assert one["score"] == reduce + encode + score
+    assert dense_total(one)["dense"] == one["trunk"] + one["score"] + one["horizontal"]
+
+
+def test_choices() -> None:
+    assert parse_choices("eager,torch:bf16") == [Choice("eager", "fp32"), Choice("torch", "bf16")]
+    assert [str(choice) for choice in parse_choices("torch")] == ["torch fp32", "torch bf16"]
+    with pytest.raises(ConfigError, match="abacus"):
+        parse_choices("eager,abacus")
+
+
+def test_the_command_writes_figures_and_a_chart(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, chart = tmp_path / "bench.json", tmp_path / "bench.png"
+    arguments = ["--runtimes", "eager", "--rounds", "2", "--top", "20", "--scales", "-1", "--no-memory"]
+    files = ["--json", str(out), "--chart", str(chart), "--device", "cpu"]
+    assert main(["bench", str(photo), *arguments, *files]) == 0
+    found = json.loads(out.read_text())
+    (choice,) = found["choices"]
+    assert set(choice["stages"]) <= set(STAGES) and {"trunk", "score", "horizontal"} <= set(choice["stages"])
+    assert "dense" not in choice["stages"]
+    assert len(choice["rounds"]) == 2 and 0 < sum(choice["stages"].values()) < 2 * choice["seconds"]["high"]
+    assert found["peaks"]["fp32"] > 0 and choice["share_of_peak"] > 0
+    assert all(rate > 0 for rate in (choice["images_per_second"]["single"], choice["images_per_second"]["folder"]))
+    assert Image.open(chart).size[0] > 500
+    assert "eager fp32" in capsys.readouterr().out
+
+
+def test_shares_and_ratios(photo: Path) -> None:
+    settings = bench_run.Settings(
+        [photo], "sharpmask-lite0", [Choice("eager", "fp32")], {"scales": [-1]}, "cpu", 1, memory=False
+    )
+    report = bench_run.run(settings)
+    report.peaks = {"fp32": 2 * sum(report.measured[0].flops.values()) / report.measured[0].seconds}
+    assert share_of_peak(report, report.measured[0]) == pytest.approx(0.5)
+
+
+def test_bad_options_are_refused_before_anything_is_measured(
+    photo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, words in (
+        (["--rounds", "0"], "rounds 0"),
+        (["--annotations", "a.json"], "both"),
+        (["--yardstick", str(tmp_path / "none.py")], "no such file"),
+        (["--runtimes", "eager:int8"], "no runtime"),
+    ):
+        assert main(["bench", str(photo), "--device", "cpu", *arguments]) == 2
+        assert words in capsys.readouterr().err
