@@ -46,4 +46,34 @@ def _model(folder: Path) -> None:
     shutil.copy(weights, folder / "runs/mine/model.safetensors")
 
 
-_INPUTS = {"photos": _photos, "examples": _examples, "sample": _sample, "model": _model}
+def _ortho(folder: Path) -> None:
+    """ortho.tif, a small photo as a GeoTIFF of 16 bits, and scan.png."""
+    import numpy as np
+    import rasterio
+    from rasterio.transform import from_origin
+
+    _photo("suitcases.jpg", folder / "scan.png")
+    with Image.open(folder / "scan.png") as photo:
+        bands = np.asarray(photo).transpose(2, 0, 1).astype(np.uint16) * 30
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint16", "height": bands.shape[1], "width": bands.shape[2]}
+    place = {"crs": "EPSG:25832", "transform": from_origin(691000, 5334000, 0.2, 0.2)}
+    with rasterio.open(folder / "ortho.tif", "w", **profile, **place) as file:
+        file.write(bands)
+
+
+def _clip(folder: Path) -> None:
+    """clip.mp4: half a second of a photo that passes by."""
+    import av
+
+    with Image.open(ROOT / "examples/riders.jpg") as photo:
+        small = photo.resize((224, photo.height * 224 // photo.width // 2 * 2))
+    with av.open(str(folder / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 192, small.height, "yuv420p"
+        for number in range(5):
+            frame = av.VideoFrame.from_image(small.crop((4 * number, 0, 4 * number + 192, small.height)))
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+_INPUTS = {"clip": _clip, "ortho": _ortho, "photos": _photos, "examples": _examples, "sample": _sample, "model": _model}

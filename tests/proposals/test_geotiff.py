@@ -270,7 +270,7 @@ from conftest import BrightnessNetwork
 from sharpmask.proposals import Proposer, geotiff
 from sharpmask.proposals.raster_files import open_raster
 from sharpmask.proposals.tiling import propose_raster
-geotiff.CACHE_MEGABYTES = 16
+geotiff.CACHE_BYTES = 16_000_000
 peaks = []
 for name in sys.argv[2:]:
     with open_raster(Path(name)) as raster:

@@ -18,8 +18,9 @@ from sharpmask.proposals.rasters import Part
 
 # Run-length codes of COCO count pixels in 32 bits.
 MOST_PIXELS = 2**32 - 1
-# Megabytes of decoded blocks that GDAL keeps; a file in strips is read several times where a row of tiles exceeds it.
-CACHE_MEGABYTES = 256
+# Decoded blocks that GDAL keeps; a file in strips is read several times where a row of tiles exceeds it. In bytes:
+# rasterio hands the number on as it is, without GDAL's rule that small ones are megabytes.
+CACHE_BYTES = 256_000_000
 _SAMPLE_SIDE = 1024  # of the reduced picture that the percentiles are taken from
 _PERCENTILES = (2.0, 98.0)
 
@@ -32,7 +33,7 @@ def open_source(path: Path) -> Iterator[Any]:
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
 
-    with rasterio.Env(GDAL_CACHEMAX=CACHE_MEGABYTES):
+    with rasterio.Env(GDAL_CACHEMAX=CACHE_BYTES):
         with warnings.catch_warnings(), _translated(path):
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             source = rasterio.open(path.absolute())
