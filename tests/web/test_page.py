@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, 
 from pycocotools import mask as coco_mask
 from web_fakes import FakeModel, encoded, known_masks, running
 
-from sharpmask.formats import FORMATS
+from sharpmask.formats import PHOTO_FORMATS
 from sharpmask.proposals.result import Proposals
 from sharpmask.web.api import _describe
 from sharpmask.web.app import create_app
@@ -187,7 +187,7 @@ def test_every_format_can_be_exported(beach: Visit, tmp_path: Path) -> None:
     page.get_by_role("button", name="Keep all shown").click()
     page.get_by_label("Class name").fill("Möwe")
     names = set()
-    for name in FORMATS:
+    for name in PHOTO_FORMATS:
         page.get_by_label("Format").select_option(name)
         shapes = page.get_by_label("Shapes")
         assert shapes.is_visible() == (name in ("cvat", "label-studio", "labelme"))
@@ -203,7 +203,7 @@ def test_every_format_can_be_exported(beach: Visit, tmp_path: Path) -> None:
             assert [(shape["label"], shape["shape_type"]) for shape in shapes_written] == [("Möwe", "polygon")] * 4
         if name == "label-map":
             assert np.array_equal(np.unique(np.asarray(Image.open(target))), [0, 1, 3])  # 2 and 4 lie within 1
-    assert len(names) == len(FORMATS)
+    assert len(names) == len(PHOTO_FORMATS)
     expect(page.locator("#status")).not_to_have_class("bad")
 
 
