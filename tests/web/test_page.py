@@ -360,7 +360,7 @@ def test_pictures_that_the_browser_shows_otherwise(visit: Callable[..., Visit], 
 def test_what_is_no_picture(visit: Callable[..., Visit]) -> None:
     here = visit()
     here.choose(b"no picture at all", "notes.txt")
-    expect(here.page.locator("#status.bad")).to_contain_text("not an image of a known format")
+    expect(here.page.locator("#status.bad")).to_contain_text("notes.txt: not an image of a known format")
     expect(here.page.locator("#drop")).to_be_visible()
     (complaint,) = here.complaints  # Chromium reports every refusal
     assert "status of 415" in complaint
@@ -368,6 +368,12 @@ def test_what_is_no_picture(visit: Callable[..., Visit]) -> None:
     here.choose(encoded(30, 20))
     expect(here.page.locator("#about")).to_contain_text("5 masks found")
     expect(here.page.locator("#status.bad")).to_have_count(0)
+    # Work is not lost by a wrong file.
+    here.page.mouse.click(*here.point(0.8, 0.5))
+    here.choose(b"no picture either", "more.txt")
+    expect(here.page.locator("#status.bad")).to_contain_text("more.txt")
+    assert here.kept() == [3]
+    here.complaints.clear()
 
 
 def test_cancel_stops_the_server_too(visit: Callable[..., Visit], model: FakeModel) -> None:
