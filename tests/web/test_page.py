@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, 
 from pycocotools import mask as coco_mask
 from web_fakes import FakeModel, encoded, known_masks, running
 
-from sharpmask.formats import FORMATS
+from sharpmask.formats import PHOTO_FORMATS
 from sharpmask.proposals.result import Proposals
 from sharpmask.web.api import _describe
 from sharpmask.web.app import create_app
@@ -187,7 +187,7 @@ def test_every_format_can_be_exported(beach: Visit, tmp_path: Path) -> None:
     page.get_by_role("button", name="Keep all shown").click()
     page.get_by_label("Class name").fill("Möwe")
     names = set()
-    for name in FORMATS:
+    for name in PHOTO_FORMATS:
         page.get_by_label("Format").select_option(name)
         shapes = page.get_by_label("Shapes")
         assert shapes.is_visible() == (name in ("cvat", "label-studio", "labelme"))
@@ -203,7 +203,7 @@ def test_every_format_can_be_exported(beach: Visit, tmp_path: Path) -> None:
             assert [(shape["label"], shape["shape_type"]) for shape in shapes_written] == [("Möwe", "polygon")] * 4
         if name == "label-map":
             assert np.array_equal(np.unique(np.asarray(Image.open(target))), [0, 1, 3])  # 2 and 4 lie within 1
-    assert len(names) == len(FORMATS)
+    assert len(names) == len(PHOTO_FORMATS)
     expect(page.locator("#status")).not_to_have_class("bad")
 
 
@@ -360,7 +360,7 @@ def test_pictures_that_the_browser_shows_otherwise(visit: Callable[..., Visit], 
 def test_what_is_no_picture(visit: Callable[..., Visit]) -> None:
     here = visit()
     here.choose(b"no picture at all", "notes.txt")
-    expect(here.page.locator("#status.bad")).to_contain_text("not an image of a known format")
+    expect(here.page.locator("#status.bad")).to_contain_text("notes.txt: not an image of a known format")
     expect(here.page.locator("#drop")).to_be_visible()
     (complaint,) = here.complaints  # Chromium reports every refusal
     assert "status of 415" in complaint
@@ -368,6 +368,12 @@ def test_what_is_no_picture(visit: Callable[..., Visit]) -> None:
     here.choose(encoded(30, 20))
     expect(here.page.locator("#about")).to_contain_text("5 masks found")
     expect(here.page.locator("#status.bad")).to_have_count(0)
+    # Work is not lost by a wrong file.
+    here.page.mouse.click(*here.point(0.8, 0.5))
+    here.choose(b"no picture either", "more.txt")
+    expect(here.page.locator("#status.bad")).to_contain_text("more.txt")
+    assert here.kept() == [3]
+    here.complaints.clear()
 
 
 def test_cancel_stops_the_server_too(visit: Callable[..., Visit], model: FakeModel) -> None:

@@ -2,8 +2,10 @@
 
 import io
 import json
+import sqlite3
 import sys
 import zipfile
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from web_fakes import BOXES, encoded, known_masks
 
-from sharpmask.formats import FORMATS, FormatOptions, Photo, open_formats
+from sharpmask.formats import PHOTO_FORMATS, FormatOptions, Photo, open_formats
 from sharpmask.proposals.result import Proposals
 from sharpmask.web.limits import MAX_RUNS
 
@@ -44,11 +46,19 @@ def _files(answer: Any) -> dict[str, bytes]:
         return {item: archive.read(item) for item in archive.namelist()}
 
 
+def _rows(database: bytes, folder: Path) -> list[bytes]:
+    """The features of a GeoPackage as text."""
+    (folder / "copy.gpkg").write_bytes(database)
+    with closing(sqlite3.connect(folder / "copy.gpkg")) as connection:
+        return [repr(row).encode() for row in connection.execute("SELECT * FROM proposals ORDER BY rank")]
+
+
 NAMES = {
     "coco": {"images.json", "proposals.json"},
     "coco-polygons": {"Zo%C3%AB%20%26%20co-coco_polygons.json"},
     "cvat": {"Zo%C3%AB%20%26%20co-cvat.xml"},
     "geojson": {"Zo%C3%AB%20%26%20co.geojson"},
+    "geopackage": {"Zo%C3%AB%20%26%20co.gpkg"},
     "label-map": {"Zo%C3%AB%20%26%20co.png"},
     "label-studio": {"Zo%C3%AB%20%26%20co-label_studio.json"},
     "labelme": {"Zo%C3%AB%20%26%20co.json"},
@@ -57,7 +67,7 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", PHOTO_FORMATS)
 def test_every_format_is_what_the_writer_writes(client: TestClient, tmp_path: Path, name: str) -> None:
     """The writers themselves are read back by other programs' readers in tests/formats."""
     chosen = [0, 3, 4]
@@ -69,8 +79,13 @@ def test_every_format_is_what_the_writer_writes(client: TestClient, tmp_path: Pa
     record = {"id": 1, "file_name": "Zoë & co.png", "width": 60, "height": 40}
     with open_formats([name], tmp_path, FormatOptions(**options)) as write:
         write(Photo(tmp_path / name / "Zoë & co.png", "Zoë & co", record), masks)
-    expected = {path.name: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert sorted(files.values()) == sorted(expected.values())
+    expected = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    if name == "geopackage":  # a database, which holds the time at which it was written
+        assert [data[:15] for data in files.values()] == [b"SQLite format 3"]
+        files = {name: b"".join(_rows(data, tmp_path)) for name, data in files.items()}
+        expected = [b"".join(_rows(data, tmp_path)) for data in expected]
+        assert expected[0].count(b"horse") == 3
+    assert sorted(files.values()) == sorted(expected)
 
 
 def test_coco_export_reads_back_to_the_masks(client: TestClient) -> None:

@@ -26,7 +26,7 @@ from sharpmask.formats.youtube_vis import open_youtube_vis
 from sharpmask.proposals.folder import Photo, Write, open_coco
 from sharpmask.proposals.result import Proposals
 
-__all__ = ["FORMATS", "FormatOptions", "Photo", "open_formats", "parse_formats"]
+__all__ = ["FORMATS", "PHOTO_FORMATS", "FormatOptions", "Photo", "open_formats", "parse_formats"]
 
 
 def _open_coco(output: Path, options: FormatOptions) -> AbstractContextManager[Write]:
@@ -46,6 +46,7 @@ FORMATS: dict[str, Callable[[Path, FormatOptions], AbstractContextManager[Write]
     "yolo": open_yolo,
     "youtube-vis": open_youtube_vis,
 }
+PHOTO_FORMATS = [name for name in FORMATS if name != "youtube-vis"]  # those that need no video
 
 
 def parse_formats(text: str) -> list[str]:

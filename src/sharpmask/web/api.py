@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from PIL import Image
 
 import sharpmask
-from sharpmask.formats import FORMATS
+from sharpmask.formats import PHOTO_FORMATS
 from sharpmask.proposals.result import Proposals
 from sharpmask.web import schemas
 from sharpmask.web.engine import Propose
@@ -165,7 +165,7 @@ def make_router(state: State) -> APIRouter:
         return schemas.Info(
             version=sharpmask.__version__,
             model=state.model,
-            formats=list(FORMATS),
+            formats=list(PHOTO_FORMATS),
             max_body=limits.max_body,
             max_pixels=limits.max_pixels,
             max_files=limits.max_files,

@@ -20,6 +20,7 @@ from sharpmask.web.uploads import Refused, file_stem, safe_name
 
 MEDIA_TYPES = {
     ".geojson": "application/geo+json",
+    ".gpkg": "application/geopackage+sqlite3",
     ".json": "application/json",
     ".png": "image/png",
     ".txt": "text/plain",

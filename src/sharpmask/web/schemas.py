@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from sharpmask.formats import FORMATS
+from sharpmask.formats import PHOTO_FORMATS
 from sharpmask.formats.options import FormatOptions
 from sharpmask.web.limits import MAX_MASKS, MAX_TOP
 
@@ -123,15 +123,15 @@ class ExportOptions(_Strict):
 
 
 def _known(name: str) -> str:
-    if name not in FORMATS:
-        raise ValueError(f"there are: {', '.join(FORMATS)}")
+    if name not in PHOTO_FORMATS:
+        raise ValueError(f"there are: {', '.join(PHOTO_FORMATS)}")
     return name
 
 
 class ExportRequest(_Strict):
     """Masks to be written in a format of another program. The page sends back those that it was given."""
 
-    format: Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(FORMATS)})]
+    format: Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": list(PHOTO_FORMATS)})]
     images: list[ImageToExport] = Field(min_length=1)
     options: ExportOptions = ExportOptions()
 

@@ -27,6 +27,13 @@ async function request(address, options = {}) {
   throw error;
 }
 
+/** With its name, which the server's messages mention. */
+function asForm(file) {
+  const form = new FormData();
+  form.append("file", file, file.name || "image.png");
+  return form;
+}
+
 export async function getInfo() {
   return (await request("/v1/info")).json();
 }
@@ -34,10 +41,9 @@ export async function getInfo() {
 /** The masks of a file. onBusy(seconds) is called each time that the queue is full and the request waits. */
 export async function propose(file, settings, { signal, onBusy }) {
   const address = `/v1/proposals?${new URLSearchParams(settings)}`;
-  const headers = { "content-type": "application/octet-stream" };
   for (;;) {
     try {
-      return await (await request(address, { method: "POST", body: file, headers, signal })).json();
+      return await (await request(address, { method: "POST", body: asForm(file), signal })).json();
     } catch (error) {
       if (error.status !== 429) throw error;
       onBusy(error.retryAfter);
@@ -48,8 +54,7 @@ export async function propose(file, settings, { signal, onBusy }) {
 
 /** A picture of a file that the browser cannot show. */
 export async function getPicture(file, signal) {
-  const headers = { "content-type": "application/octet-stream" };
-  return (await request("/v1/picture", { method: "POST", body: file, headers, signal })).blob();
+  return (await request("/v1/picture", { method: "POST", body: asForm(file), signal })).blob();
 }
 
 /** The exported file: its name and its content as Blob. */

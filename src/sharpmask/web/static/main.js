@@ -42,35 +42,43 @@ async function open(chosen) {
     say(`${chosen.name}: larger than the limit of ${Math.floor(info.max_body / 2 ** 20)} MiB.`, "bad");
     return;
   }
-  file = chosen;
-  await search();
+  await search(chosen);
 }
 
-/** Find the masks of `file` and show them. */
-async function search() {
+/** Find the masks of a file and show them. What is there and kept stays until the new photo or its masks are. */
+async function search(chosen) {
   running?.abort();
   const mine = (running = new AbortController());
   const { signal } = mine;
   // Who chose the picture by keyboard goes on in it.
   const byKeyboard = document.activeElement?.matches("#choose:focus-visible, #another:focus-visible");
-  forget();
   say("");
   const clock = startClock();
   try {
     // The photo appears at once; the masks follow.
-    let picture = await createImageBitmap(file).catch(() => null);
+    let picture = chosen === file ? view.image : await createImageBitmap(chosen).catch(() => null);
     if (signal.aborted) return;
-    if (picture) showPhoto(picture, picture.width, picture.height);
+    if (info && picture && picture.width * picture.height > info.max_pixels) {
+      throw new Error(`${chosen.name}: larger than the limit of ${info.max_pixels / 1e6} megapixels.`);
+    }
+    if (picture && chosen !== file) {
+      forget();
+      file = chosen;
+      showPhoto(picture, picture.width, picture.height);
+    }
     if (picture && byKeyboard) $("stage").focus({ preventScroll: true });
     const settings = Object.fromEntries(new FormData($("settings")));
-    const found = await propose(file, settings, { signal, onBusy: clock.busy });
+    const found = await propose(chosen, settings, { signal, onBusy: clock.busy });
     const { width, height } = found.image;
-    if (picture?.width !== width || picture.height !== height) {
+    if (!picture || view.size[0] !== width || view.size[1] !== height) {
       // A format that the browser does not know, or that it turns another way.
-      picture = await createImageBitmap(await getPicture(file, signal));
+      picture = await createImageBitmap(await getPicture(chosen, signal));
       if (signal.aborted) return;
+      forget();
+      file = chosen;
       showPhoto(picture, width, height);
     }
+    setCurrent(null);
     image = { ...found.image, file_name: file.name || "image.png" };
     masks = readMasks(found);
     overlaps = new Overlaps(masks);
@@ -144,6 +152,7 @@ function startClock() {
 function filter() {
   showValues(image);
   shown = overlaps ? choose(masks, overlaps, readFilters(image)) : [];
+  $("keep-all").disabled = shown.length === 0;
   $("shown").textContent = masks.length ? `${shown.length} of ${masks.length}` : "";
   if (current && !shown.includes(current) && !kept.has(current)) setCurrent(null);
   stack = stack.filter((mask) => shown.includes(mask) || kept.has(mask));
@@ -304,7 +313,7 @@ $("panel").addEventListener("input", (event) => {
 
 $("settings").addEventListener("submit", (event) => {
   event.preventDefault();
-  if (file) search();
+  if (file) search(file);
 });
 
 function showExportFields() {
