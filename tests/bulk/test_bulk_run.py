@@ -76,6 +76,15 @@ def test_every_image_ends_as_a_result_or_an_error(pictures: Callable[..., Path],
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "images").iterdir()} == before
 
 
+def test_runners_share_nothing_that_one_of_them_changes(pictures: Callable[..., Path], tmp_path: Path) -> None:
+    """Each reads the listing's files in its own order: what one keeps of them must not be another's."""
+    plan = make_plan(Place(str(tmp_path / "out")), Listing(str(pictures(8))), 4, {})
+    job = chunk.Job(plan, str(tmp_path / "in"), FakeFactory())
+    one, two = chunk.ChunkRunner(job), chunk.ChunkRunner(job)
+    one.plan.items(0)
+    assert one.plan._file is not None and two.plan._file is None and plan._file is None
+
+
 def test_a_restart_does_only_what_is_missing(pictures: Callable[..., Path], bulk: Bulk, tmp_path: Path) -> None:
     source = pictures(12)
     bulk(source, tmp_path / "out")

@@ -2,7 +2,6 @@
 
 import pickle
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -76,9 +75,6 @@ def test_a_plan_of_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ]
     other = pickle.loads(pickle.dumps(plan))
     assert other.items(3) == plan.items(3) and (other.images, other.options) == (11, {})
-    with ThreadPoolExecutor(8) as pool:  # as the threads of the local engine: all at different files
-        chunks = [number % 4 for number in range(400)]
-        assert [items[0].key for items in pool.map(plan.items, chunks)] == [f"{3 * chunk}.jpg" for chunk in chunks]
     (tmp_path / "out" / "_plan" / "listing-00001.parquet").unlink()
     with pytest.raises(DataError, match=r"listing-00001\.parquet is missing or damaged"):
         pickle.loads(pickle.dumps(plan)).items(2)

@@ -8,6 +8,7 @@ turning every image into an error.
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, field
 
 from sharpmask.bulk.plan import Plan
@@ -56,8 +57,9 @@ class ChunkRunner:
         on_image: Callable[[], None] | None = None,
     ) -> None:
         self.job, self.stop, self.on_image = job, stop or threading.Event(), on_image or (lambda: None)
+        self.plan = copy(job.plan)  # it keeps what it has read, and runners are in threads of their own
         self.worker = Worker(job.factory, device, job.worker, self.stop)
-        self.check = SourceCheck(job.plan.samples, record=job.record_all)
+        self.check = SourceCheck(self.plan.samples, record=job.record_all)
         self._good: bytes | None = None  # the last image that went through
 
     def run(self, chunk: int) -> Counts:
@@ -67,7 +69,7 @@ class ChunkRunner:
             SharpMaskError: the source, the destination or the workers fail as a whole; nothing of the chunk counts.
             Stopped: `stop` was set.
         """
-        plan = self.job.plan
+        plan = self.plan
         items, first = plan.items(chunk), plan.first_id(chunk)
         reader = ChunkReader(items, Origin(self.job.base, plan.column), self.job.patience, self.stop)
         outcomes: dict[int, Found | Failed] = {}
@@ -93,7 +95,7 @@ class ChunkRunner:
         def others() -> Iterator[bytes]:
             if self._good is not None:
                 yield self._good
-            for item in self.job.plan.samples():
+            for item in self.plan.samples():
                 if item.key != failed.key:
                     with suppress(Unreadable):
                         yield ChunkReader([item], reader.origin, reader.patience, reader.stop).fetch(item)
@@ -110,8 +112,8 @@ class ChunkRunner:
 
     def run_unless_done(self, chunk: int) -> Counts:
         """Like `run`, for engines that may give out a chunk again after a failure of their own."""
-        if self.job.plan.place.exists(f"images/{chunk_name(chunk)}"):
-            return count_images(read_images(self.job.plan.place, chunk))
+        if self.plan.place.exists(f"images/{chunk_name(chunk)}"):
+            return count_images(read_images(self.plan.place, chunk))
         return self.run(chunk)
 
     def close(self) -> None:

@@ -7,7 +7,6 @@ off this list, so that the same image is in the same chunk and has the same `ima
 
 import itertools
 import json
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -62,19 +61,16 @@ class Plan:
     options: dict[str, Any]
     source: str
     _file: tuple[int, Any] | None = field(default=None, repr=False, compare=False)  # the last one read: number, content
-    _lock: Any = field(default_factory=threading.Lock, repr=False, compare=False)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """For other machines: without the lock and the file."""
-        return Plan, tuple(getattr(self, part.name) for part in fields(self) if not part.name.startswith("_"))
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_file": None}
 
     def items(self, chunk: int) -> list[Item]:
-        """The images of a chunk; the first one has the id `first_id(chunk)`. Threads may share the plan."""
+        """The images of a chunk; the first one has the id `first_id(chunk)`. Threads need a `copy.copy` each."""
         number, group = divmod(chunk, _CHUNKS_A_FILE)
-        with self._lock:
-            if self._file is None or self._file[0] != number:
-                self._file = (number, self._read(f"_plan/listing-{number:05d}.parquet"))
-            return _items(self._file[1].read_row_group(group))
+        if self._file is None or self._file[0] != number:
+            self._file = (number, self._read(f"_plan/listing-{number:05d}.parquet"))
+        return _items(self._file[1].read_row_group(group))
 
     def _read(self, name: str) -> Any:
         try:
