@@ -40,7 +40,8 @@ def test_train_takes_fields_and_shipped_configs(tmp_path: Path, capsys: pytest.C
     assert main(["train", "--config", "small-cpu", *fields]) == 1
     assert "none.json" in capsys.readouterr().err
     assert main(["train", "--config=unheard-of", *fields]) == 2
-    assert "shipped configs are: coco, small-cpu" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "shipped configs are: " in message and "small-cpu" in message
 
 
 def test_train_refuses_unknown_and_impossible_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
