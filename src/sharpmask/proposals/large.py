@@ -119,7 +119,7 @@ def propose_rasters(
             report.proposals += len(proposals)
             if picture is not None:
                 with atomic_write(overlays[path]) as target:
-                    draw_on(picture, proposals).save(target)
+                    draw_on(picture, proposals, _drawn(raster)).save(target)
     return report
 
 
@@ -135,6 +135,11 @@ def _check(path: Path, raster: Raster, tiling: Tiling) -> None:
             f"{path}: has more than the {MAX_PIXELS / 1e6:g} megapixels up to which a label map or --partition, which "
             "hold a number for every pixel, can be made"
         )
+
+
+def _drawn(raster: Raster) -> int:
+    """How many masks an overlay shows: as many as that of a photo, more for what is larger."""
+    return min(100, max(16, 2 * raster.size[0] * raster.size[1] // 1_000_000))
 
 
 def _reduced(raster: Raster) -> np.ndarray:
