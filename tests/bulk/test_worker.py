@@ -1,6 +1,7 @@
 """What images do to the process that gets them, and what is left of it."""
 
 import dataclasses
+import errno
 import io
 import os
 import signal
@@ -119,6 +120,17 @@ def test_a_model_that_cannot_be_used_ends_the_run(worker: Callable[..., Worker])
 def test_a_process_that_never_starts_ends_the_run(worker: Callable[..., Worker]) -> None:
     with pytest.raises(WorkerBroken, match="could not start: the worker process was ended by SIGKILL"):
         worker(DiesAtStart()).propose(png(1), 1, "a.png")
+
+
+def test_a_system_without_room_for_processes_ends_the_run(
+    worker: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr("multiprocessing.popen_spawn_posix.Popen._launch", fail)
+    with pytest.raises(WorkerBroken, match="could not start: Resource temporarily unavailable"):
+        worker().propose(png(1), 1, "a.png")
 
 
 def test_stopping_does_not_wait_for_the_image(worker: Callable[..., Worker]) -> None:

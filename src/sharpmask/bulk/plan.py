@@ -68,14 +68,12 @@ class Plan:
     def items(self, chunk: int) -> list[Item]:
         """The images of a chunk; the first one has the id `first_id(chunk)`. Threads need a `copy.copy` each."""
         number, group = divmod(chunk, _CHUNKS_A_FILE)
-        if self._file is None or self._file[0] != number:
-            self._file = (number, self._read(f"_plan/listing-{number:05d}.parquet"))
-        return _items(self._file[1].read_row_group(group))
-
-    def _read(self, name: str) -> Any:
+        name = f"_plan/listing-{number:05d}.parquet"
         try:
-            return parquet.ParquetFile(pa.BufferReader(self.place.read(name)))
-        except (FileNotFoundError, pa.ArrowInvalid) as error:
+            if self._file is None or self._file[0] != number:
+                self._file = (number, parquet.ParquetFile(pa.BufferReader(self.place.read(name))))
+            return _items(self._file[1].read_row_group(group))
+        except (OSError, pa.ArrowException) as error:
             raise DataError(
                 f"{self.place}/{name} is missing or damaged: the run cannot go on; choose another destination"
             ) from error

@@ -153,8 +153,12 @@ class Worker:
                 args=(theirs, self.factory, self.device, self.options.threads, self.options.max_pixels),
                 daemon=True,
             )
-            self._process.start()
-            theirs.close()
+            try:
+                self._process.start()
+            except OSError as error:
+                raise WorkerBroken(f"a worker process could not start: {error.strerror or error}") from error
+            finally:
+                theirs.close()
             try:
                 answer, *rest = self._exchange(None, _START_SECONDS)
             except _Lost as error:
@@ -217,7 +221,8 @@ class Worker:
         """End the process and forget it; the next image starts another."""
         self.kill()
         if self._process is not None:
-            self._process.join()
+            if self._process.pid is not None:  # it did start
+                self._process.join()
             self._process.close()
         if self._connection is not None:
             self._connection.close()
