@@ -33,7 +33,7 @@ PAPERS_PHOTOS = 5000
 TIMED_PHOTOS, TURNS = 4, 2
 # Options that a plan depends on besides its rows and data.
 _CHOSEN = ("schedule", "precision", "minutes", "steps", "photos", "seed")
-_PROBE_STEPS, _PROBE_PHOTOS = 4, 3
+_PROBE_STEPS, _PROBE_PHOTOS = 4, 2
 _LEAST_PHOTOS, _LEAST_STEPS = 10, 20
 # Of the time that is left for measuring and training together, the part that measuring may take.
 _MEASURING = 0.45
@@ -166,10 +166,10 @@ def _probe(row: Row, study: Study, options: Options, validation: Validation, fol
         step = 32 / rates[-1]["patches_per_second"]
         start = max(0.0, perf_counter() - began - _PROBE_STEPS * step)
         network = load_network(trained)
-    method = open_method(row, options, network=network, unlimited=study.upper_bound)
+    method = open_method(row, options, network=network, unlimited=study.upper_bound and row.without is None)
     seconds = []
     for image_id, path in validation.first(_PROBE_PHOTOS).paths.items():
         began = perf_counter()
         method.propose(path, image_id)
         seconds.append(perf_counter() - began)
-    return _Probe(start, step, statistics.median(seconds))
+    return _Probe(start, step, statistics.mean(seconds))
