@@ -91,7 +91,9 @@ def small() -> Callable[[ModelSpec], ModelSpec]:
     return shrink
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(
+    scope="module"
+)  # while Playwright runs, tests in the same process cannot have an event loop of their own
 def browser() -> Iterator[Any]:
     """A Chromium that runs without a window."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from sharpmask.errors import ConfigError, MissingExtraError
-from sharpmask.formats import FORMATS, FormatOptions, open_formats, parse_formats
+from sharpmask.formats import PHOTO_FORMATS, FormatOptions, open_formats, parse_formats
 from sharpmask.proposals.folder import Photo, photo_names
 from sharpmask.proposals.result import Proposals
 
@@ -234,7 +234,7 @@ def test_missing_pyarrow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", PHOTO_FORMATS)
 def test_a_failure_leaves_nothing_half_written(name: str, photo: Photo, proposals: Proposals, tmp_path: Path) -> None:
     if name == "parquet":
         pytest.importorskip("pyarrow")

@@ -1,16 +1,14 @@
 """What the tests of the web server share."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 from fastapi.testclient import TestClient
-from web_fakes import FakeModel
+from web_fakes import Connect, FakeModel
 
 from sharpmask.web.app import create_app
 from sharpmask.web.limits import Limits
-
-Connect = Callable[..., TestClient]
 
 
 @pytest.fixture

@@ -13,9 +13,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from fastapi.testclient import TestClient
-from web_fakes import FakeModel, encoded, running, until
+from web_fakes import Connect, FakeModel, encoded, running, until
 
-from conftest import Connect
 from sharpmask.errors import ConfigError
 from sharpmask.web.app import create_app
 from sharpmask.web.guards import BodyLimit

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import torch
 import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
@@ -93,7 +94,7 @@ def test_other_addresses_are_warned_about(
             seen.append(client.get("/v1/info").json()["local"])
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
-    monkeypatch.setattr("sharpmask.checkpoints.load_network", lambda name: None)
+    monkeypatch.setattr("sharpmask.checkpoints.load_network", lambda name: torch.nn.Identity())
     assert main(["serve", "--host", host, "--port", "0"]) == 0
     out, err = capsys.readouterr()
     assert seen == [not warned]

@@ -9,11 +9,14 @@ from contextlib import contextmanager
 import numpy as np
 import uvicorn
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from sharpmask.proposals.result import Proposals
 from sharpmask.web.jobs import Stop, Stopped
 from sharpmask.web.schemas import ProposalSettings
+
+Connect = Callable[..., TestClient]
 
 # Shares of the picture: left, top, right, bottom; score. Three nested boxes, one that nearly repeats the largest, and
 # one apart, best first.

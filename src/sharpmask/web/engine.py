@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 
 from sharpmask.proposals.proposer import Proposer, pick_device
 from sharpmask.proposals.pyramid import SCALE_LIMITS, scale_exponents
@@ -23,6 +24,7 @@ def make_propose(network: Any, device: str | None = None) -> Propose:
         ConfigError: the device is not there.
     """
     chosen = pick_device(device)
+    network = network.to(chosen).eval()
 
     def propose(pixels: np.ndarray, settings: ProposalSettings, stop: Stop) -> Proposals:
         height, width = pixels.shape[:2]
@@ -33,7 +35,6 @@ def make_propose(network: Any, device: str | None = None) -> Propose:
             threshold=settings.threshold,
             nms=settings.nms if settings.nms < 1 else None,
             min_score=settings.min_score,
-            device=chosen,
             max_pixels=height * width,  # it was checked before
         )
         return proposer.propose(pixels)
@@ -56,16 +57,12 @@ class _Stoppable:
     def __init__(self, network: Any, stop: Stop) -> None:
         self._network, self._stop = network, stop
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # what else there is: spec, and crop where the network has it
         return getattr(self._network, name)
 
-    def to(self, device: Any) -> "_Stoppable":
-        self._network.to(device)
-        return self
-
-    def eval(self) -> "_Stoppable":
-        self._network.eval()
-        return self
+    @property
+    def device(self) -> torch.device:
+        return next(self._network.parameters()).device
 
     def dense(self, *args: Any) -> Any:
         self._check()
@@ -74,6 +71,10 @@ class _Stoppable:
     def decode(self, *args: Any) -> Any:
         self._check()
         return self._network.decode(*args)
+
+    def decode_crops(self, *args: Any) -> Any:
+        self._check()
+        return self._network.decode_crops(*args)
 
     def _check(self) -> None:
         if self._stop():
