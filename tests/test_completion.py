@@ -42,8 +42,8 @@ $function sharpmask "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
 """
 
 CASES = [
-    ("sharpmask pro", {"propose"}),
-    ("sharpmask evaluate", {"evaluate", "evaluate-patches"}),
+    ("sharpmask doc", {"doctor"}),
+    ("sharpmask evaluate-", {"evaluate-patches"}),
     ("sharpmask propose --cont", {"--containment", "--containment-threshold"}),
     ("sharpmask propose photos --compat ", {"torch7"}),
     ("sharpmask propose --no-ov", {"--no-overlay"}),

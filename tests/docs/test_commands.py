@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,10 @@ from docs_pages import ROOT, Block, blocks, commands_in, inline_commands, inputs
 from docs_shell import Shell
 
 from sharpmask.cli.main import COMMANDS, build_parser
+from sharpmask.formats import FORMATS
 
+# What looks like a command within the text and is none: the name and version of a file format.
+FORMAT_MARK = re.compile(r"sharpmask [a-z ]+ \d+")
 PAGES = [page.relative_to(ROOT).as_posix() for page in pages()]
 
 
@@ -54,8 +58,8 @@ def test_commands_within_the_text(page: str) -> None:
     """What a sentence mentions need not be complete, but commands and options have to exist."""
     for line in inline_commands((ROOT / page).read_text(encoding="utf-8")):
         command, *words = line.split()[1:]
-        if command.isupper():
-            continue  # `sharpmask COMMAND --help`
+        if command.isupper() or FORMAT_MARK.fullmatch(line):
+            continue  # such as `sharpmask COMMAND --help`
         assert command in COMMANDS, line
         known = {flag for action in build_parser(command)._actions for flag in action.option_strings}
         module = importlib.import_module(f"sharpmask.cli.{COMMANDS[command][0]}")
@@ -64,6 +68,11 @@ def test_commands_within_the_text(page: str) -> None:
         for word in words:
             if word.startswith("--"):
                 assert word.split("=")[0] in known, line
+
+
+def test_every_format_is_told() -> None:
+    page = (ROOT / "docs/annotate.md").read_text(encoding="utf-8")
+    assert [name for name in FORMATS if not re.search(rf"[`,]{name}[`,\n]", page)] == []
 
 
 @pytest.mark.parametrize(
