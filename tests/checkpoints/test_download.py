@@ -11,7 +11,8 @@ from torch7_files import dump
 from torch7_models import Tree, tiny_network
 
 from sharpmask.checkpoints import download, load_network
-from sharpmask.checkpoints.download import Published, cache_folder, checksums, fetch, load_published, published_path
+from sharpmask.checkpoints.download import checksums, fetch, load_published
+from sharpmask.checkpoints.published import Published, cache_folder, published_path
 from sharpmask.errors import ConfigError, ModelError
 
 

@@ -20,6 +20,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sharpmask.checkpoints.published import PUBLISHED, cache_folder, published_path
 from sharpmask.checkpoints.torch7_convert import convert_torch7
 from sharpmask.errors import ConfigError, ModelError
 from sharpmask.files import atomic_write
@@ -31,47 +32,12 @@ Progress = Callable[[int, int | None], None]  # bytes so far, bytes in all if th
 
 
 @dataclass(frozen=True)
-class Published:
-    """A published model file.
-
-    Attributes:
-        url: where it is.
-        md5: checksum that users have reported, not an official one; a difference is told, not refused.
-        licence: of the weights.
-    """
-
-    url: str
-    md5: str
-    licence: str = "BSD-3-Clause with patent grant (Facebook, 2016)"
-
-
-_BASE = "https://dl.fbaipublicfiles.com/deepmask/models"
-PUBLISHED = {
-    "deepmask-fair": Published(f"{_BASE}/deepmask/model.t7", "b4db9112a422acf74c75c9c15bbc3987"),
-    "sharpmask-fair": Published(f"{_BASE}/sharpmask/model.t7", "1767d49a3150617b9abfcd054c135afb"),
-}
-
-
-@dataclass(frozen=True)
 class Checksums:
     """Size in bytes and checksums of a file."""
 
     size: int
     sha256: str
     md5: str
-
-
-def cache_folder() -> Path:
-    """Where fetched models are kept: $SHARPMASK_CACHE, or sharpmask in the user's cache folder."""
-    if chosen := os.environ.get("SHARPMASK_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sharpmask"
-
-
-def published_path(name: str) -> Path | None:
-    """The weights file of a published model that was fetched before; None if it was not, or no such model is known."""
-    path = cache_folder() / name / f"{name}.safetensors"
-    return path if name in PUBLISHED and path.is_file() else None
 
 
 def load_published(name: str, *, progress: Progress | None = None, say: Callable[[str], None] = print) -> Path:

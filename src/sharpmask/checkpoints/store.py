@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sharpmask.checkpoints.published import PUBLISHED, published_path
 from sharpmask.errors import ConfigError, ModelError
 from sharpmask.files import atomic_write
 from sharpmask.networks.deepmask import DeepMask
@@ -56,8 +57,6 @@ def load_network(name_or_path: str | Path = DEFAULT_MODEL) -> DeepMask | SharpMa
         ConfigError: no such name, or a name without bundled weights.
         ModelError: the file is missing, damaged or not one of ours.
     """
-    from sharpmask.checkpoints.download import PUBLISHED, published_path  # which needs this module
-
     name = str(name_or_path)
     if name in SPECS:
         spec = SPECS[name]

@@ -99,7 +99,7 @@ SPECS: dict[str, ModelSpec] = {
     for spec in (
         ModelSpec(name="deepmask-resnet50"),
         ModelSpec(name="sharpmask-resnet50", refinement="refactored"),
-        # The authors' trained models of 2016, imported from Torch7 (see checkpoints/download.py).
+        # The authors' trained models of 2016, imported from Torch7 (see checkpoints/published.py).
         ModelSpec(name="deepmask-fair", licence="BSD"),
         ModelSpec(name="sharpmask-fair", refinement="refactored", licence="BSD"),
         ModelSpec(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from sharpmask.checkpoints import load_network
-from sharpmask.checkpoints.download import PUBLISHED, published_path
+from sharpmask.checkpoints.published import PUBLISHED, published_path
 from sharpmask.errors import ConfigError
 from sharpmask.evaluation.baselines import selective_search
 from sharpmask.evaluation.inputs import Record
