@@ -100,7 +100,7 @@ def browser() -> Iterator[Any]:
     installed = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     with playwright.sync_playwright() as running:
         try:
-            opened = running.chromium.launch(executable_path=installed, args=["--no-sandbox"])
+            opened = running.chromium.launch(executable_path=installed, args=["--no-sandbox"], timeout=180_000)
         except playwright.Error as error:
             pytest.skip(f"no Chromium that starts here: {str(error).splitlines()[0]}")
         yield opened

@@ -26,7 +26,7 @@ def run(folder: Path, *command: str) -> list[str]:
     shell = shutil.which(command[0])
     if shell is None:
         pytest.skip(f"{command[0]} is not installed")
-    done = subprocess.run([shell, *command[1:]], cwd=folder, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([shell, *command[1:]], cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.stderr == ""
     return done.stdout.split("\n")[:-1]
 

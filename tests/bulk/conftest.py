@@ -42,8 +42,8 @@ def bulk(tmp_path: Path) -> Callable[..., BulkReport]:
             "device": "cpu",
             "chunk_size": 4,
             "progress": False,
-            "patience": Patience(attempts=2, timeout=5, delay=0.01),
-            "worker": WorkerOptions(timeout=30, attempts=2),
+            "patience": Patience(attempts=2, timeout=60, delay=0.01),
+            "worker": WorkerOptions(timeout=120, attempts=2),
             "source": SourceOptions(),
         }
         return propose_bulk(str(source), str(destination), factory, BulkOptions(**{**given, **changes}))

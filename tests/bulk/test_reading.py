@@ -12,7 +12,7 @@ from sharpmask.bulk.reading import ChunkReader, Item, Origin, SourceCheck, Sourc
 from sharpmask.bulk.storage import Patience, Stopped
 from sharpmask.errors import ConfigError
 
-PATIENCE = Patience(attempts=3, timeout=5, delay=0.01)
+PATIENCE = Patience(attempts=3, timeout=60, delay=0.01)
 Outcome = dict[str, bytes | str]
 
 
@@ -60,7 +60,7 @@ def test_failures_that_pass_are_tried_again(folder: Path, serve: Callable[[Path]
 def test_a_single_object_that_never_comes_is_given_up(folder: Path, serve: Callable[[Path], Any]) -> None:
     server = serve(folder)
     server.answers = {"1.jpg": [500] * 99, "2.jpg": ["hang"] * 99}
-    found = read(server.url, ["0.jpg", "1.jpg", "2.jpg"], patience=Patience(attempts=2, timeout=0.3, delay=0.01))
+    found = read(server.url, ["0.jpg", "1.jpg", "2.jpg"], patience=Patience(attempts=2, timeout=1.5, delay=0.01))
     assert found["0.jpg"] == b"0.jpg"
     assert "500" in str(found["1.jpg"]) and found["2.jpg"] == "no answer in time"
     # Two rounds of two attempts, with the source known to answer in between.

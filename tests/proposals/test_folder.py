@@ -161,9 +161,9 @@ def test_reading_and_writing_go_on_while_the_network_works(
         nonlocal started
         number, started = started, started + 1
         if number + 1 < len(photos):
-            assert read[number + 1].wait(20)
+            assert read[number + 1].wait(120)
         if number:
-            assert written[number - 1].wait(20)
+            assert written[number - 1].wait(120)
         return propose(image)
 
     @contextmanager

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from report_scenes import Scene
 
+from browser_waits import PATIENCE, expect, settles
 from sharpmask.report.write import write_view
 
 MISSED = (224, 0, 32)
@@ -17,7 +18,7 @@ def page(scene: Scene, browser: Any) -> Any:
     write_view(**scene.arguments())
     context = browser.new_context(viewport={"width": 1000, "height": 800}, offline=True)
     page = context.new_page()
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(1000 * PATIENCE)
     page.errors, page.requests = [], []
     page.on("pageerror", lambda error: page.errors.append(str(error)))
     page.on("console", lambda message: message.type == "error" and page.errors.append(message.text))
@@ -33,10 +34,39 @@ def names(page: Any) -> list[str]:
     return [text.split("\n")[0] for text in page.locator("#cards li").all_inner_texts()]
 
 
+def open_photo(page: Any, place: int) -> None:
+    """Click on a photo of the gallery."""
+    page.locator("#cards a").nth(place).click()
+    expect(page.locator("#photo")).to_be_visible()
+
+
+def rank_is(page: Any, text: str) -> None:
+    expect(page.locator("#rank-text")).to_have_text(text)
+
+
+def about(page: Any, *parts: str) -> None:
+    """The line about the mask that is shown or pointed at holds all of the parts."""
+    for part in parts:
+        expect(page.locator("#about")).to_contain_text(part)
+
+
 def pixel(page: Any, x: int, y: int) -> tuple[int, ...]:
     """Colour and opacity of the drawing over one pixel of the photo."""
     script = "([x, y]) => [...document.getElementById('drawing').getContext('2d').getImageData(x, y, 1, 1).data]"
     return tuple(page.evaluate(script, [x, y]))
+
+
+def drawn(page: Any, wanted: dict[tuple[int, int], str]) -> None:
+    """The drawing at some pixels of the photo: "nothing", the "inside" of a mask, the "edge" of one or a "missed"
+    object's edge."""
+
+    def kind(x: int, y: int) -> str:
+        *colour, opacity = pixel(page, x, y)
+        if opacity == 255:
+            return "missed" if tuple(colour) == MISSED else "edge"
+        return "inside" if opacity > 80 else "faint" if opacity else "nothing"
+
+    settles(page, lambda: {place: kind(*place) for place in wanted}, wanted)
 
 
 def move_to(page: Any, x: float, y: float, *, click: bool = False) -> None:
@@ -48,81 +78,107 @@ def move_to(page: Any, x: float, y: float, *, click: bool = False) -> None:
 
 
 def test_gallery_order_filter_and_figures(page: Any) -> None:
-    assert names(page) == ["a.png", "b.png", "c.png"]
-    assert "5 objects of ann.json: 2 missed" in page.inner_text("#summary")
+    settles(page, lambda: names(page), ["a.png", "b.png", "c.png"])
+    expect(page.locator("#summary")).to_contain_text("5 objects of ann.json: 2 missed")
     assert page.locator("#figures table").count() == 2 and page.locator("#figures svg path").count() >= 4
     page.select_option("#order", label="most missed objects first")
-    assert names(page) == ["b.png", "c.png", "a.png"]
+    settles(page, lambda: names(page), ["b.png", "c.png", "a.png"])
     page.check("#only-missed")
-    assert names(page) == ["b.png", "c.png"]
-    assert "1 of 2 objects missed" in page.inner_text("#cards li >> nth=0")
+    settles(page, lambda: names(page), ["b.png", "c.png"])
+    expect(page.locator("#cards li").first).to_contain_text("1 of 2 objects missed")
     page.fill("#find", "C.p")
-    assert names(page) == ["c.png"]
-    assert page.evaluate("[...document.images].filter(i => i.src).every(i => i.complete && i.naturalWidth > 0)")
+    settles(page, lambda: names(page), ["c.png"])
+    loaded = "[...document.images].filter(i => i.src).every(i => i.complete && i.naturalWidth > 0)"
+    settles(page, lambda: page.evaluate(loaded), True)
 
 
 def test_masks_by_rank_with_keys_and_slider(page: Any) -> None:
-    page.click("#cards a >> nth=0")
+    open_photo(page, 0)
     page.uncheck("#objects-on")
-    assert page.inner_text("#rank-text") == "1 of 3"
-    assert pixel(page, 30, 30)[3] > 80 and pixel(page, 90, 60)[3] == 0  # the first mask only
-    assert pixel(page, 9, 30)[3] == 0 and pixel(page, 10, 30)[3] == 255  # its outline lies on its own pixels
-    assert pixel(page, 49, 49)[3] == 255 and pixel(page, 50, 50)[3] == 0
+    rank_is(page, "1 of 3")
+    # The first mask only; its outline lies on its own pixels.
+    drawn(page, {(30, 30): "inside", (90, 60): "nothing", (9, 30): "nothing", (10, 30): "edge"})
+    drawn(page, {(49, 49): "edge", (50, 50): "nothing"})
     page.keyboard.press("ArrowRight")
-    assert pixel(page, 30, 30)[3] == 0 and pixel(page, 90, 60)[3] > 80
-    assert "score 0.8" in page.inner_text("#about") and "IoU 0.90" in page.inner_text("#about")
+    drawn(page, {(30, 30): "nothing", (90, 60): "inside"})
+    about(page, "score 0.8", "IoU 0.90")
     page.keyboard.press("a")
-    assert pixel(page, 30, 30)[3] > 80 and pixel(page, 90, 60)[3] > 80
+    drawn(page, {(30, 30): "inside", (90, 60): "inside"})
     page.keyboard.press("End")
-    assert page.inner_text("#rank-text") == "3 of 3"
+    rank_is(page, "3 of 3")
     page.keyboard.press("ArrowRight")
-    assert page.inner_text("#rank-text") == "3 of 3"
+    rank_is(page, "3 of 3")
     page.locator("#rank").fill("1")
-    assert page.inner_text("#rank-text") == "1 of 3" and page.url.endswith("#photo=0&rank=1")
+    rank_is(page, "1 of 3")
+    settles(page, lambda: page.url.split("#")[1], "photo=0&rank=1")
+
+
+def test_keys_pressed_right_after_a_click_are_not_lost(page: Any) -> None:
+    """Within one event of the browser, before it tells of any new address."""
+    script = """(keys) => {
+        const texts = [];
+        document.querySelector("#cards a").click();
+        for (const key of keys) {
+            document.dispatchEvent(new KeyboardEvent("keydown", { key }));
+            texts.push(document.getElementById("name").textContent, document.getElementById("rank-text").textContent);
+        }
+        return texts;
+    }"""
+    assert page.evaluate(script, ["End", "n"]) == ["a.png", "3 of 3", "b.png", "1 of 2"]
+    # The browser's own events come after that and change nothing.
+    settles(page, lambda: page.url.split("#")[1], "photo=1&rank=1")
+    rank_is(page, "1 of 2")
+    page.go_back()
+    expect(page.locator("#name")).to_have_text("a.png")
+    rank_is(page, "3 of 3")
+    page.go_back()
+    expect(page.locator("#gallery")).to_be_visible()
 
 
 def test_pointing_finds_the_smallest_mask_and_a_click_goes_there(page: Any) -> None:
-    page.click("#cards a >> nth=0")
+    open_photo(page, 0)
     page.keyboard.press("a")
     page.keyboard.press("End")
     move_to(page, 45, 45)
-    assert page.inner_text("#about").startswith("rank 1 ·")
+    about(page, "rank 1 ·")
     move_to(page, 20, 20)  # inside rank 1 and rank 3
-    assert page.inner_text("#about").startswith("rank 3 ·")
+    about(page, "rank 3 ·")
     move_to(page, 90, 60, click=True)
-    assert page.inner_text("#rank-text") == "2 of 3"
+    rank_is(page, "2 of 3")
 
 
 def test_missed_objects_are_red_and_an_object_shows_its_best_match(page: Any) -> None:
-    page.click("#cards a >> nth=1")
-    assert pixel(page, 99, 40)[:3] == MISSED and pixel(page, 5, 20)[:3] != MISSED
+    open_photo(page, 1)
+    drawn(page, {(99, 40): "missed", (5, 20): "edge"})
     texts = page.locator("#objects li").all_inner_texts()
     assert texts[0].startswith("crate\n") and "IoU 1.00 at rank 1" in texts[0]
     assert texts[1].startswith("crate: missed") and "IoU 0.50 at rank 2" in texts[1]
-    page.click("#objects button >> nth=1")
-    assert page.inner_text("#about").startswith("rank 2 ·") and pixel(page, 70, 40)[3] > 80
-    assert pixel(page, 5, 20)[3] == 0  # the other object is out of the way
+    page.locator("#objects button").nth(1).click()
+    about(page, "rank 2 ·")
+    drawn(page, {(70, 40): "inside", (5, 20): "nothing"})  # the other object is out of the way
     page.keyboard.press("ArrowLeft")
-    assert page.locator("#objects button[aria-pressed=true]").count() == 0
+    expect(page.locator("#objects button[aria-pressed=true]")).to_have_count(0)
 
 
 def test_keys_between_photos_and_back(page: Any) -> None:
     page.select_option("#order", label="most missed objects first")
-    page.click("#cards a >> nth=0")
-    assert page.inner_text("#name") == "b.png" and page.is_disabled("#previous")
+    open_photo(page, 0)
+    expect(page.locator("#name")).to_have_text("b.png")
+    expect(page.locator("#previous")).to_be_disabled()
     page.keyboard.press("n")
-    page.wait_for_function("document.getElementById('name').textContent === 'c.png'")
-    assert page.inner_text("#rank-text") == "no proposals"
+    expect(page.locator("#name")).to_have_text("c.png")
+    rank_is(page, "no proposals")
     page.keyboard.press("Escape")
-    page.wait_for_selector("#gallery", state="visible")
-    assert page.evaluate("document.activeElement.textContent").startswith("c.png")
+    expect(page.locator("#gallery")).to_be_visible()
+    settles(page, lambda: page.evaluate("document.activeElement.textContent")[:5], "c.png")
 
 
 def test_small_screens_do_not_scroll_sideways(page: Any) -> None:
     page.set_viewport_size({"width": 360, "height": 700})
-    for address in ("#", "#photo=0&rank=1"):
-        page.evaluate("address => (location.hash = address)", address)
-        page.wait_for_function("address => location.hash === address || !location.hash", arg=address)
+    settles(page, lambda: page.evaluate("innerWidth"), 360)
+    for view, address in (("#photo", "#photo=0&rank=1"), ("#gallery", "#")):
+        page.evaluate("address => { location.hash = address; }", address)
+        expect(page.locator(view)).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 360
 
 
@@ -148,8 +204,10 @@ def test_real_photos(shared: Path, browser: Any, tmp_path: Path) -> None:
     )
     assert report.missed == 0 and report.objects == len(objects)
     page = browser.new_page()
+    page.set_default_timeout(1000 * PATIENCE)
     page.goto(output.as_uri())
-    assert page.locator("#cards .found-text").count() == 3
-    page.click("#cards a >> nth=0")
-    assert all("IoU 1.00" in text for text in page.locator("#objects li").all_inner_texts())
+    expect(page.locator("#cards .found-text")).to_have_count(3)
+    open_photo(page, 0)
+    texts = page.locator("#objects li").all_inner_texts()
+    assert texts and all("IoU 1.00" in text for text in texts)
     page.close()

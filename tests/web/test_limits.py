@@ -55,7 +55,7 @@ def test_body_is_counted_while_it_streams(model: FakeModel) -> None:
     """The refusal comes although the client has not ended its body, nor said how long it will be."""
     with running(create_app(model, model="fake", limits=Limits(max_body=200_000))) as address:
         at = urlsplit(address)
-        with socket.create_connection((at.hostname, at.port), timeout=20) as connection:
+        with socket.create_connection((at.hostname, at.port), timeout=60) as connection:
             connection.sendall(
                 b"POST /v1/proposals HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
                 b"Transfer-Encoding: chunked\r\n\r\n"
@@ -64,7 +64,7 @@ def test_body_is_counted_while_it_streams(model: FakeModel) -> None:
                 connection.sendall(b"10000\r\n" + b"x" * 0x10000 + b"\r\n")
             answer = connection.recv(65536)
         assert answer.startswith(b"HTTP/1.1 413 ") and b"connection: close" in answer.lower()
-        assert httpx.get(f"{address}/healthz").status_code == 200
+        assert httpx.get(f"{address}/healthz", timeout=60).status_code == 200
     assert model.seen == []
 
 
@@ -137,18 +137,19 @@ def test_slow_image_is_given_up_and_the_next_one_works(connect: Connect, model: 
     client = connect(timeout=0.1)
     model.gate.clear()
     model.stubborn = stubborn
-    answer = client.post("/v1/proposals", files={"file": encoded()})
-    assert answer.status_code == 504
-    assert "not done within 0.1 s" in answer.json()["detail"]
+    # Again and again here and below, since a tenth of a second is little on a busy machine: work may not even begin.
+    while not model.began.acquire(blocking=False):
+        answer = client.post("/v1/proposals", files={"file": encoded()})
+        assert answer.status_code == 504
+        assert "not done within 0.1 s" in answer.json()["detail"]
     if stubborn:  # work that cannot be stopped is waited for; until then others wait, too
         assert client.get("/healthz").json()["running"] is True
         assert client.post("/v1/proposals", files={"file": encoded()}).status_code == 504
     else:
-        assert model.stopped.wait(20)
+        assert model.stopped.wait(60)
     model.gate.set()
     until(lambda: not client.get("/healthz").json()["running"])
     assert client.get("/healthz").json() == {"status": "ok", "waiting": 0, "running": False}
-    # Again and again, since a tenth of a second is little on a busy machine.
     until(lambda: client.post("/v1/proposals", files={"file": encoded()}).status_code == 200)
 
 
@@ -158,10 +159,15 @@ def test_batch_keeps_what_was_done_in_time(model: FakeModel) -> None:
             model.gate.clear()
         return model(*args)  # type: ignore[arg-type]
 
-    app = create_app(slow_second, model="fake", limits=Limits(timeout=1))  # type: ignore[arg-type]
-    with TestClient(app, base_url="http://localhost") as client:
-        answer = client.post("/v1/proposals/batch", files=[("files", encoded())] * 2)
-    results = answer.json()["results"]
+    for seconds in (1, 10, 100):  # a busy machine may need more for the first
+        model.seen.clear()
+        model.gate.set()
+        app = create_app(slow_second, model="fake", limits=Limits(timeout=seconds))  # type: ignore[arg-type]
+        with TestClient(app, base_url="http://localhost") as client:
+            answer = client.post("/v1/proposals/batch", files=[("files", encoded())] * 2)
+        results = answer.json()["results"]
+        if "proposals" in results[0]:
+            break
     assert (answer.status_code, "proposals" in results[0], results[1]["status"]) == (200, True, 504)
 
 
@@ -173,9 +179,9 @@ def test_work_ends_when_the_client_goes(model: FakeModel) -> None:
         with socket.create_connection((at.hostname, at.port)) as connection:
             head = f"POST /v1/proposals HTTP/1.1\r\nHost: {at.netloc}\r\nContent-Type: image/png\r\n"
             connection.sendall(head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
-            assert model.began.acquire(timeout=20)
-        assert model.stopped.wait(20)
-        until(lambda: not httpx.get(f"{address}/healthz").json()["running"])
+            assert model.began.acquire(timeout=60)
+        assert model.stopped.wait(60)
+        until(lambda: not httpx.get(f"{address}/healthz", timeout=60).json()["running"])
 
 
 # ---------------------------------------------------------------- the queue
@@ -190,7 +196,7 @@ def test_full_queue_says_when_to_come_back(connect: Connect, model: FakeModel) -
             return client.post("/v1/proposals", files={"file": encoded(width)})
 
         answers = [pool.submit(post, 20)]
-        assert model.began.acquire(timeout=20)
+        assert model.began.acquire(timeout=60)
         answers += [pool.submit(post, 21), pool.submit(post, 22)]
         until(lambda: client.get("/healthz").json()["waiting"] == 2)
         assert "sharpmask_queue_depth 2.0" in client.get("/metrics").text

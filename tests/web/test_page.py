@@ -2,7 +2,6 @@
 
 import base64
 import json
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,10 +12,11 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, expect, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
 from pycocotools import mask as coco_mask
 from web_fakes import FakeModel, encoded, known_masks, running
 
+from browser_waits import PATIENCE, expect, settles
 from sharpmask.formats import PHOTO_FORMATS
 from sharpmask.proposals.result import Proposals
 from sharpmask.web.api import _describe
@@ -24,20 +24,7 @@ from sharpmask.web.app import create_app
 from sharpmask.web.limits import Limits
 
 SIZE = (200, 300)
-expect.set_options(timeout=60_000)
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        names = ("chromium", "chromium-browser", "google-chrome")
-        found = next(filter(None, map(shutil.which, names)), playwright.chromium.executable_path)
-        if not Path(found).exists():
-            pytest.skip("needs Chromium (Debian's package `chromium`, or `playwright install chromium`)")
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
@@ -55,7 +42,7 @@ class Visit:
     complaints: list[str] = field(default_factory=list)
 
     def note(self, message: ConsoleMessage) -> None:
-        if "getImageData" not in message.text:  # Chromium's advice about `ink` below
+        if "getImageData" not in message.text:  # Chromium's advice about `inked` below
             self.complaints.append(f"{message.type}: {message.text}")
 
     def searches(self) -> int:
@@ -85,11 +72,28 @@ class Visit:
         name = self.page.locator("#stage").get_attribute("aria-activedescendant")
         return None if name is None else int(name.removeprefix("mask-"))
 
-    def ink(self, layer: str, x: float, y: float) -> int:
-        """How opaque a canvas is at a place of the photo, 0 … 255."""
+    def shows(self, *masks: int) -> None:
+        """Wait until just these can be pointed at."""
+        settles(self.page, self.shown, list(masks))
+
+    def keeps(self, *masks: int) -> None:
+        settles(self.page, self.kept, list(masks))
+
+    def points_at(self, mask: int | None) -> None:
+        settles(self.page, self.current, mask)
+
+    def complains(self, *parts: str) -> None:
+        """Wait for just these complaints, which are then forgiven."""
+        settles(self.page, lambda: len(self.complaints), len(parts))
+        assert all(part in text for part, text in zip(parts, self.complaints, strict=True)), self.complaints
+        self.complaints.clear()
+
+    def inked(self, layer: str, wanted: dict[tuple[float, float], bool]) -> None:
+        """Wait until a canvas has something at these places of the photo, or nothing."""
         script = """(canvas, [x, y]) =>
             canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data[3]"""
-        return self.page.locator(f"canvas.{layer}").evaluate(script, [x, y])
+        canvas = self.page.locator(f"canvas.{layer}")
+        settles(self.page, lambda: {place: canvas.evaluate(script, [*place]) > 0 for place in wanted}, wanted)
 
 
 @pytest.fixture
@@ -100,7 +104,7 @@ def visit(browser: Browser, address: str) -> Iterator[Callable[..., Visit]]:
 
     def open_page(path: str = "/", **options: Any) -> Visit:
         context = browser.new_context(**options)
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(1000 * PATIENCE)
         visit = Visit(context.new_page())
         visits.append(visit)
         visit.page.on("request", lambda request: visit.requests.append(request))
@@ -109,6 +113,8 @@ def visit(browser: Browser, address: str) -> Iterator[Callable[..., Visit]]:
         # Playwright takes over file dialogs some time after the first one asks for it; too late for the Enter key.
         visit.page.on("filechooser", lambda chooser: None)
         visit.page.goto(address + path)
+        if path == "/":  # the server's answer about itself changes the page's height
+            expect(visit.page.locator("#kinds")).to_contain_text("megapixels")
         return visit
 
     yield open_page
@@ -149,26 +155,27 @@ def test_drop_hover_click_and_export(visit: Callable[..., Visit], tmp_path: Path
     page.dispatch_event("#drop", "drop", {"dataTransfer": transfer})
     expect(page.locator("#dropping")).to_be_hidden()
     expect(page.locator("#about")).to_have_text("5 masks found, 4 shown. Click one to keep it.")
-    assert here.shown() == [0, 2, 3, 4]  # 1 nearly repeats 0
-    assert here.ink("masks", 0.8, 0.5) > 0 and here.ink("masks", 0.95, 0.5) == 0
+    here.shows(0, 2, 3, 4)  # 1 nearly repeats 0
+    here.inked("masks", {(0.8, 0.5): True, (0.95, 0.5): False})
 
     page.mouse.move(*here.point(0.35, 0.35))  # in the smallest of three nested masks
-    assert here.current() == 4
+    here.points_at(4)
     expect(page.locator("#about")).to_have_text("Mask 5 · score 0.40 · 1.0 % · 1 of 3 here")
-    assert here.ink("current", 0.35, 0.35) > 0 and here.ink("current", 0.45, 0.5) == 0
+    here.inked("current", {(0.35, 0.35): True, (0.45, 0.5): False})
     page.mouse.move(*here.point(0.45, 0.5))
-    assert here.current() == 2
+    here.points_at(2)
     page.mouse.move(*here.point(0.15, 0.8))
-    assert here.current() == 0
+    here.points_at(0)
     page.mouse.move(*here.point(0.65, 0.5))
-    assert here.current() is None
+    here.points_at(None)
 
     page.mouse.click(*here.point(0.45, 0.5))
     page.mouse.click(*here.point(0.8, 0.5))
     page.mouse.click(*here.point(0.35, 0.35))
+    here.keeps(2, 3, 4)
     page.mouse.click(*here.point(0.35, 0.35))  # not, after all
-    assert here.kept() == [2, 3]
-    assert here.ink("kept", 0.45, 0.5) > 0 and here.ink("kept", 0.15, 0.8) == 0
+    here.keeps(2, 3)
+    here.inked("kept", {(0.45, 0.5): True, (0.15, 0.8): False})
     expect(page.locator("#kept canvas")).to_have_count(2)
     with page.expect_download() as download:
         page.get_by_role("button", name="Export 2 masks").click()
@@ -219,36 +226,40 @@ def test_keyboard_alone(visit: Callable[..., Visit]) -> None:
     expect(page.locator("#about")).to_contain_text("5 masks found")
     stage = page.get_by_role("listbox", name="Masks of the picture")
     expect(stage).to_be_focused()
-    outline = stage.evaluate("element => getComputedStyle(element).outlineStyle")
-    assert outline == "solid"  # the focus can be seen
+    expect(stage).to_have_css("outline-style", "solid")  # the focus can be seen
 
-    def press(*keys: str) -> int | None:
+    def press(*keys: str) -> None:
         for key in keys:
             page.keyboard.press(key)
-        return here.current()
 
-    assert press("ArrowRight") == 0
-    assert press("ArrowRight") == 2
-    assert press("ArrowUp") == 0  # the larger one at the middle of mask 2
-    assert press("ArrowDown") == 2
-    assert press("End") == 4
-    assert press("Home") == 0
-    assert press("ArrowLeft") == 0  # there is none before
+    for key, current in [
+        ("ArrowRight", 0),
+        ("ArrowRight", 2),
+        ("ArrowUp", 0),  # the larger one at the middle of mask 2
+        ("ArrowDown", 2),
+        ("End", 4),
+        ("Home", 0),
+        ("ArrowLeft", 0),  # there is none before
+    ]:
+        press(key)
+        here.points_at(current)
     press("Space", "ArrowRight", "Enter")
-    assert here.kept() == [0, 2]
+    here.keeps(0, 2)
     option = page.get_by_role("option", name="Mask 3, score 0.90, 12 % of the picture")
-    assert option.get_attribute("aria-selected") == "true"
-    assert press("Escape") is None and here.kept() == [0, 2]
+    expect(option).to_have_attribute("aria-selected", "true")
     press("Escape")
-    assert here.kept() == []
+    here.points_at(None)
+    here.keeps(0, 2)
+    press("Escape")
+    here.keeps()
     press("Control+z")
-    assert here.kept() == [0, 2]
+    here.keeps(0, 2)
     press("Control+a")
-    assert here.kept() == [0, 2, 3, 4]
+    here.keeps(0, 2, 3, 4)
     press("Control+z", "Control+z", "Control+z", "Control+z", "Control+z")
-    assert here.kept() == []
+    here.keeps()
     press("ArrowRight", "Space", "Tab")
-    assert page.evaluate("document.activeElement.id") == "smaller"
+    expect(page.locator("#smaller")).to_be_focused()
     # To the export, by Tab only.
     for _ in range(30):
         if page.evaluate("document.activeElement.id") == "export-button":
@@ -262,34 +273,34 @@ def test_sliders_act_at_once_and_without_the_server(beach: Visit) -> None:
     page = beach.page
     before = len(beach.requests)
 
-    def set_slider(label: str, *keys: str) -> list[int]:
+    def set_slider(label: str, *keys: str, shows: list[int]) -> None:
         slider = page.get_by_label(label)
         slider.focus()
         for key in keys:
             slider.press(key)
-        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
-        return beach.shown()
+        beach.shows(*shows)
 
-    assert set_slider("Overlap at most (IoU)", "End") == [0, 1, 2, 3, 4]
-    assert set_slider("Overlap at most (IoU)", "Home") == [0, 3]
-    assert set_slider("Overlap at most (IoU)", "End") == [0, 1, 2, 3, 4]
-    assert set_slider("Masks at most", "Home") == [0]
-    assert set_slider("Masks at most", "ArrowRight", "ArrowRight") == [0, 1, 2]
-    assert set_slider("Masks at most", "End") == [0, 1, 2, 3, 4]
-    assert set_slider("Score at least", "End") == [0]
-    assert set_slider("Score at least", "Home", "ArrowRight") == [0, 1, 2, 3]
-    assert set_slider("Score at least", "Home") == [0, 1, 2, 3, 4]
+    set_slider("Overlap at most (IoU)", "End", shows=[0, 1, 2, 3, 4])
+    set_slider("Overlap at most (IoU)", "Home", shows=[0, 3])
+    set_slider("Overlap at most (IoU)", "End", shows=[0, 1, 2, 3, 4])
+    set_slider("Masks at most", "Home", shows=[0])
+    set_slider("Masks at most", "ArrowRight", "ArrowRight", shows=[0, 1, 2])
+    set_slider("Masks at most", "End", shows=[0, 1, 2, 3, 4])
+    set_slider("Score at least", "End", shows=[0])
+    set_slider("Score at least", "Home", "ArrowRight", shows=[0, 1, 2, 3])
+    set_slider("Score at least", "Home", shows=[0, 1, 2, 3, 4])
     expect(page.get_by_label("Area at least")).to_have_attribute("aria-valuetext", "any")
     areas = known_masks(*SIZE).sum(axis=(1, 2))
-    large = set_slider("Area at least", *["PageUp"] * 8)  # 80 of 100: a tenth of the picture
-    assert large == [i for i, area in enumerate(areas) if area >= 0.1 * SIZE[0] * SIZE[1]] == [0, 1, 2, 3]
-    assert set_slider("Area at least", "Home") == [0, 1, 2, 3, 4]
-    assert set_slider("Area at most", *["PageDown"] * 3) == [4]  # at most 70 of 100: a thirtieth
+    large = [i for i, area in enumerate(areas) if area >= 0.1 * SIZE[0] * SIZE[1]]
+    assert large == [0, 1, 2, 3]
+    set_slider("Area at least", *["PageUp"] * 8, shows=large)  # 80 of 100: a tenth of the picture
+    set_slider("Area at least", "Home", shows=[0, 1, 2, 3, 4])
+    set_slider("Area at most", *["PageDown"] * 3, shows=[4])  # at most 70 of 100: a thirtieth
     # Kept masks stay, whatever the sliders say.
-    set_slider("Area at most", "End")
+    set_slider("Area at most", "End", shows=[0, 1, 2, 3, 4])
     page.mouse.click(*beach.point(0.35, 0.35))
-    assert set_slider("Masks at most", "Home") == [0, 4]
-    assert beach.kept() == [4]
+    set_slider("Masks at most", "Home", shows=[0, 4])
+    beach.keeps(4)
     assert len(beach.requests) == before
 
 
@@ -305,11 +316,13 @@ def test_phone(visit: Callable[..., Visit]) -> None:
     expect(page.locator("#about")).to_contain_text("5 masks found")
     assert fits()
     page.touchscreen.tap(*here.point(0.35, 0.35))
-    assert (here.current(), here.kept()) == (4, [4])
+    here.points_at(4)
+    here.keeps(4)
     page.get_by_role("button", name="Larger").tap()
-    assert (here.current(), here.kept()) == (2, [4])
+    here.points_at(2)
+    here.keeps(4)
     page.locator("#keep").tap()
-    assert here.kept() == [2, 4]
+    here.keeps(2, 4)
     expect(page.locator("#keep")).to_have_text("Remove")
     # The photo stays in sight while its sliders are moved.
     page.get_by_label("Area at most").scroll_into_view_if_needed()
@@ -330,7 +343,7 @@ def test_phone(visit: Callable[..., Visit]) -> None:
 def test_paste_and_another_picture(beach: Visit) -> None:
     page = beach.page
     page.mouse.click(*beach.point(0.8, 0.5))
-    assert beach.kept() == [3]
+    beach.keeps(3)
     transfer = _transfer(page, encoded(240, 240), "", "image/png")
     page.evaluate(
         "(clipboardData) => dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true }))", transfer
@@ -352,9 +365,9 @@ def test_pictures_that_the_browser_shows_otherwise(visit: Callable[..., Visit], 
     assert sum("/v1/picture" in request.url for request in here.requests) == (kind == "TIFF")
     box = here.page.locator("#stage").bounding_box()
     assert box is not None and box["width"] / box["height"] == pytest.approx(2 / 3, abs=0.01)
-    assert here.ink("photo", 0.9, 0.1) == 255
+    here.inked("photo", {(0.9, 0.1): True})
     here.page.mouse.click(*here.point(0.8, 0.5))
-    assert here.kept() == [3]
+    here.keeps(3)
 
 
 def test_what_is_no_picture(visit: Callable[..., Visit]) -> None:
@@ -362,9 +375,7 @@ def test_what_is_no_picture(visit: Callable[..., Visit]) -> None:
     here.choose(b"no picture at all", "notes.txt")
     expect(here.page.locator("#status.bad")).to_contain_text("notes.txt: not an image of a known format")
     expect(here.page.locator("#drop")).to_be_visible()
-    (complaint,) = here.complaints  # Chromium reports every refusal
-    assert "status of 415" in complaint
-    here.complaints.clear()
+    here.complains("status of 415")  # Chromium reports every refusal
     here.choose(encoded(30, 20))
     expect(here.page.locator("#about")).to_contain_text("5 masks found")
     expect(here.page.locator("#status.bad")).to_have_count(0)
@@ -372,8 +383,8 @@ def test_what_is_no_picture(visit: Callable[..., Visit]) -> None:
     here.page.mouse.click(*here.point(0.8, 0.5))
     here.choose(b"no picture either", "more.txt")
     expect(here.page.locator("#status.bad")).to_contain_text("more.txt")
-    assert here.kept() == [3]
-    here.complaints.clear()
+    here.keeps(3)
+    here.complains("status of 415")
 
 
 def test_cancel_stops_the_server_too(visit: Callable[..., Visit], model: FakeModel) -> None:
@@ -397,6 +408,8 @@ def test_busy_server_is_asked_again(visit: Callable[..., Visit], model: FakeMode
     """One picture is worked on and one waits; a third page has to wait outside."""
     model.gate.clear()
     first, second, third = visit(), visit(), visit()
+    refused: list[Response] = []
+    third.page.on("response", lambda answer: answer.status == 429 and refused.append(answer))
     first.choose(encoded(300, 200))
     assert model.began.acquire(timeout=60)
     with second.page.expect_request("**/v1/proposals?**"):
@@ -407,8 +420,7 @@ def test_busy_server_is_asked_again(visit: Callable[..., Visit], model: FakeMode
     model.gate.set()
     for each in (first, second, third):
         expect(each.page.locator("#about")).to_contain_text("5 masks found")
-    assert all("429" in complaint for complaint in third.complaints)
-    third.complaints.clear()
+    third.complains(*["status of 429"] * len(refused))
 
 
 def _contrast(page: Page, selector: str) -> float:

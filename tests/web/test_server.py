@@ -49,10 +49,10 @@ def test_a_photo_from_upload_to_export_with_the_bundled_model() -> None:
         assert 10 < len(found["proposals"]) <= 20
         keep = [{name: proposal[name] for name in ("score", "segmentation")} for proposal in found["proposals"][:3]]
         request = {"format": "yolo", "images": [{**found["image"], "proposals": keep}]}
-        archive = zipfile.ZipFile(io.BytesIO(httpx.post(f"{address}/v1/export", json=request).content))
+        archive = zipfile.ZipFile(io.BytesIO(httpx.post(f"{address}/v1/export", json=request, timeout=300).content))
         assert len(archive.read("yolo/labels/riders.txt").splitlines()) == 3
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
         assert (process.returncode, out, err) == (0, "sharpmask serve: stopped\n", "")
 
 

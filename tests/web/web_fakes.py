@@ -70,7 +70,7 @@ def encoded(width: int = 60, height: int = 40, kind: str = "PNG", **options: obj
     return file.getvalue()
 
 
-def until(condition: Callable[[], bool], seconds: float = 20) -> None:
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
     """Come back when the condition holds; fail when it does not in time."""
     deadline = time.monotonic() + seconds
     while not condition():

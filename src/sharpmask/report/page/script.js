@@ -253,7 +253,7 @@ function hover(rank) {
 
 function step(move) {
   const place = shown.indexOf(state.photo) + move;
-  if (shown[place] !== undefined) location.hash = `#photo=${shown[place]}&rank=1`;
+  if (shown[place] !== undefined) go(`#photo=${shown[place]}&rank=1`);
 }
 
 // ---- gallery ------------------------------------------------------------------------------------------------------
@@ -325,18 +325,35 @@ function figureCurve({ title, curves }) {
 
 // ---- start --------------------------------------------------------------------------------------------------------
 
+/** Show what the address asks for, unless it is shown already. */
 function route() {
   const match = /^#photo=(\d+)&rank=(\d+)$/.exec(location.hash);
   const open = match !== null && Number(match[1]) < report.photos.length;
+  const [index, rank] = open ? [Number(match[1]), Number(match[2])] : [-1, -1];
+  if (open ? !$("photo").hidden && index === state.photo && rank === state.rank : !$("gallery").hidden) return;
   $("gallery").hidden = open;
   $("photo").hidden = !open;
   if (open) {
-    state.rank = Number(match[2]);
-    openPhoto(Number(match[1]));
+    state.rank = rank;
+    openPhoto(index);
   } else if (state.photo >= 0) {
     const place = shown.indexOf(state.photo);
     if (place >= 0) $("cards").children[place].firstChild.focus();
   }
+}
+
+/** To another address at once: browsers tell of it only later, and a key that is pressed until then would be lost. */
+function go(address) {
+  location.hash = address;
+  route();
+}
+
+/** A plain click on a photo of the gallery; one with Ctrl or Shift is the browser's own. */
+function followLink(event) {
+  const link = event.target.closest("a");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  go(link.hash);
 }
 
 function setLimit(value) {
@@ -367,7 +384,8 @@ function start() {
     if (compared || index === 0 || index === 3) $("order").append(make("option", { value: index }, name));
   });
   for (const id of ["find", "order", "only-missed"]) $(id).addEventListener("input", listPhotos);
-  $("back").addEventListener("click", () => (location.hash = "#"));
+  $("cards").addEventListener("click", followLink);
+  $("back").addEventListener("click", () => go("#"));
   $("previous").addEventListener("click", () => step(-1));
   $("next").addEventListener("click", () => step(1));
   $("rank").addEventListener("input", () => (leaveObject(), setRank(Number($("rank").value))));
@@ -394,7 +412,7 @@ function onKey(event) {
   else if (event.key === "o") $("objects-on").click();
   else if (event.key === "n") step(1);
   else if (event.key === "p") step(-1);
-  else if (event.key === "Escape") location.hash = "#";
+  else if (event.key === "Escape") go("#");
   else return;
   event.preventDefault();
 }
