@@ -1,14 +1,15 @@
 """Measure proposals against COCO annotations, class-agnostic.
 
 Prints AR@1/10/100/1000 of boxes and masks, AR by object size and AUC, each with a 95 % bootstrap interval over images.
-Takes anybody's COCO results. Several files are set side by side, with the paired interval of the difference to the
+Takes anybody's COCO results, and Parquet files and destinations of propose-bulk, whose images are known by file name.
+Several files are set side by side, with the paired interval of the difference to the
 first. Images of the annotations without any proposal count as missed."""
 
 import jsonargparse
 
 
 def add_arguments(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("proposals", nargs="+", type=str, metavar="PROPOSALS.json", help="COCO results files")
+    parser.add_argument("proposals", nargs="+", type=str, metavar="PROPOSALS", help="COCO results files, or Parquet")
     parser.add_argument(
         "--annotations", type=str, required=True, metavar="ANN.json", help="COCO `instances` annotations"
     )
@@ -17,6 +18,7 @@ def add_arguments(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=str, metavar="OUT.json", help="write all figures to this file")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap")
+    parser.add_argument("--workers", type=int, help="processes (default: as many as cores where the results are large)")
 
 
 def run(args: jsonargparse.Namespace) -> int:
@@ -34,6 +36,7 @@ def run(args: jsonargparse.Namespace) -> int:
             iou_types=("bbox", "segm") if args.iou_type == "both" else (args.iou_type,),
             seed=args.seed,
             resamples=args.resamples,
+            workers=args.workers,
         )
         print(text)
         if out is not None:

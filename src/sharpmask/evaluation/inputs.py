@@ -14,7 +14,7 @@ import numpy as np
 from pycocotools import mask as mask_utils
 
 from sharpmask.errors import DataError
-from sharpmask.evaluation.masks import Rle, first_broken, mask_boxes, to_rle
+from sharpmask.evaluation.masks import MaskShapes, Rle, first_broken, mask_boxes, mask_shapes, to_rle
 
 ImageId = Hashable
 Record = Mapping[str, Any]
@@ -97,6 +97,8 @@ class Detections:
     boxes_xywh: np.ndarray | None  # (D, 4) float64
     rles: list[Rle] | None
     scores: np.ndarray  # (D,) float64
+    categories: np.ndarray  # (D,) int64, the place of the category among the annotations' ones
+    shapes: MaskShapes | None = None  # of `rles`, where they have been measured
 
 
 @dataclass(frozen=True)
@@ -122,31 +124,28 @@ class Results:
         # Equal scores keep pycocotools' order: by category, then as in the file.
         order = np.lexsort((ranks, -scores))[:limit]
         chosen = [records[index] for index in order]
-        rles = (
-            self._rles(image_id, chosen, annotations.sizes[image_id])
-            if masks or (boxes and not self.has_boxes)
-            else None
-        )
+        rles = shapes = None
+        if masks or (boxes and not self.has_boxes):
+            rles, shapes = self._rles(image_id, chosen, annotations.sizes[image_id])
         corners = None
         if boxes and self.has_boxes:
             name = f"{self.source}: a result of image {image_id}"
             corners = np.array([_box(record["bbox"], name) for record in chosen], np.float64).reshape(-1, 4)
         elif boxes:
             corners = mask_boxes(rles or [])
-        return Detections(corners, rles if masks else None, scores[order])
+        return Detections(corners, rles if masks else None, scores[order], ranks[order], shapes if masks else None)
 
-    def _rles(self, image_id: ImageId, records: Sequence[Record], size: tuple[int, int] | None) -> list[Rle]:
+    def _rles(
+        self, image_id: ImageId, records: Sequence[Record], size: tuple[int, int] | None
+    ) -> tuple[list[Rle], MaskShapes]:
         try:
             rles = [to_rle(record["segmentation"], *(size or (None, None))) for record in records]
         except ValueError as error:
             raise DataError(f"{self.source}: a result of image {image_id}: {error}") from error
-        broken = first_broken(rles)
-        if broken is not None:
-            raise DataError(
-                f"{self.source}: a result of image {image_id} with score {records[broken]['score']:g} has a damaged "
-                "RLE: its runs do not fill the mask; write the file again"
-            )
-        return rles
+        shapes = mask_shapes(rles)
+        if shapes.broken is not None:
+            raise damaged_rle(self.source, image_id, records[shapes.broken]["score"])
+        return rles, shapes
 
 
 def read_annotations(source: str | Path | Record) -> Annotations:
@@ -209,10 +208,42 @@ def read_results(source: str | Path | Sequence[Record], annotations: Annotations
         )
     if not isinstance(content, Sequence):
         raise DataError(f"{name}: COCO results are a list, not {type(content).__name__}")
-    by_image: dict[ImageId, list[Record]] = {}
-    masks = boxes = 0
-    for number, record in enumerate(content, 1):
+    grouped = group_results(content, annotations, name)
+    try:
+        has_masks, has_boxes = grouped.kinds()
+    except ValueError as error:
+        raise DataError(f"{name}: {error}") from error
+    return Results(name, grouped.by_image, grouped.count, has_masks, has_boxes)
+
+
+@dataclass
+class Grouped:
+    """Results by image, all of a file's or a part of them."""
+
+    by_image: dict[ImageId, list[Record]]
+    count: int = 0
+    masks: int = 0  # results with a segmentation
+    boxes: int = 0  # results with a bbox
+
+    def kinds(self) -> tuple[bool, bool]:
+        """Whether all have masks, and whether all have boxes. Raises ValueError where that makes no whole."""
+        if 0 < self.masks < self.count and self.boxes < self.count:
+            raise ValueError(
+                f"{self.masks} of {self.count} results have a segmentation and {self.boxes} a bbox; "
+                "give all of them the same"
+            )
+        return self.masks == self.count, self.count == 0 or self.boxes == self.count
+
+
+def group_results(content: Sequence[object], annotations: Annotations, name: str, before: int = 0) -> Grouped:
+    """Check records and sort them by image. Raises DataError naming the first that cannot be measured by its number.
+
+    before: records of the file before these.
+    """
+    grouped = Grouped({}, len(content))
+    for number, record in enumerate(content, before + 1):
         image_id = _key(record, "image_id", f"{name}: result number {number}")
+        assert isinstance(record, Mapping)
         if image_id not in annotations.sizes:
             raise DataError(
                 f"{name}: result number {number} is of image {image_id!r}, which is not in {annotations.source}; "
@@ -220,17 +251,20 @@ def read_results(source: str | Path | Sequence[Record], annotations: Annotations
             )
         if not _is_number(record.get("score")):
             raise DataError(f"{name}: result number {number} (image {image_id}) has the score {record.get('score')!r}")
-        masks += bool(record.get("segmentation"))
-        boxes += bool(record.get("bbox"))
-        if not record.get("segmentation") and not record.get("bbox"):
+        masks, boxes = bool(record.get("segmentation")), bool(record.get("bbox"))
+        if not masks and not boxes:
             raise DataError(f"{name}: result number {number} (image {image_id}) has neither bbox nor segmentation")
-        by_image.setdefault(image_id, []).append(record)
-    count = len(content)
-    if 0 < masks < count and boxes < count:
-        raise DataError(
-            f"{name}: {masks} of {count} results have a segmentation and {boxes} a bbox; give all of them the same"
-        )
-    return Results(name, by_image, count, has_masks=masks == count, has_boxes=count == 0 or boxes == count)
+        grouped.masks += masks
+        grouped.boxes += boxes
+        grouped.by_image.setdefault(image_id, []).append(record)
+    return grouped
+
+
+def damaged_rle(source: str, image_id: ImageId, score: float) -> DataError:
+    return DataError(
+        f"{source}: a result of image {image_id} with score {score:g} has a damaged RLE: its runs do not fill the "
+        "mask; write the file again"
+    )
 
 
 def _key(record: object, field: str, name: str) -> ImageId:

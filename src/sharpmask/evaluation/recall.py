@@ -19,28 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from sharpmask.errors import ConfigError
+from sharpmask.errors import ConfigError, DataError
 from sharpmask.evaluation.bootstrap import Estimate, estimates, replicates, resample_counts
-from sharpmask.evaluation.inputs import Annotations, ImageId, Record, Results, read_annotations, read_results
-from sharpmask.evaluation.masks import box_ious, mask_ious
+from sharpmask.evaluation.collecting import Collected, collect
+from sharpmask.evaluation.inputs import Annotations, Grouped, ImageId, Record, Results, read_annotations
+from sharpmask.evaluation.matching import AREAS, LIMITS, THRESHOLDS, TOP, Ranks, join_parts, match_image, match_ranks
+from sharpmask.evaluation.pieces import Source, Wanted, open_results
 
-THRESHOLDS = np.linspace(0.5, 0.95, 10)  # exactly pycocotools' floats
-LIMITS = (1, 10, 100, 1000)
-TOP = LIMITS[-1]
-# COCO's size ranges in square pixels of the annotation's area, both ends included.
-AREAS: dict[str, tuple[float, float]] = {
-    "all": (0.0, 1e10),
-    "small": (0.0, 32.0**2),
-    "medium": (32.0**2, 96.0**2),
-    "large": (96.0**2, 1e10),
-}
+__all__ = ["AREAS", "LIMITS", "THRESHOLDS", "TOP", "match_ranks"]  # with what is defined here
 IOU_TYPES = ("bbox", "segm")
 MEAN_AR = "mean AR@10/100/1000"
+NO_RESULTS = Results("", {}, 0, has_masks=True, has_boxes=True)
 METRICS = (*(f"AR@{limit}" for limit in LIMITS), "AUC", MEAN_AR)
-# IoU type -> size range -> ranks (T, G) of the objects of one image.
-Ranks = dict[str, dict[str, np.ndarray]]
 AUC_FORMULA = "AUC = area under AR@N against log10(N) from N = 1 to 1000 (trapezoids between all whole N), divided by 3"
 
 
@@ -63,28 +54,6 @@ def rank_credits() -> np.ndarray:
     credits[:TOP, METRICS.index("AUC")] = tail
     credits[:, METRICS.index(MEAN_AR)] = credits[:, 1 : len(LIMITS)].mean(axis=1)
     return credits
-
-
-def match_ranks(ious: np.ndarray) -> np.ndarray:
-    """The rank of the proposal that finds each object at each threshold, (T, G) int; `TOP` where none does.
-
-    `ious` (D, G) has the proposals from the best score down, D <= TOP, and only objects that count. As in pycocotools a
-    proposal takes the free object of largest IoU (the last one of equals) if that is at least the threshold.
-    """
-    ranks = np.full((len(THRESHOLDS), ious.shape[1]), TOP)
-    rows, columns = np.nonzero(ious >= THRESHOLDS[0])
-    values = ious[rows, columns]
-    order = np.lexsort((-columns, -values, rows))
-    rows, columns, values = rows[order], columns[order], values[order]
-    for threshold, found in zip(THRESHOLDS, ranks, strict=True):
-        keep = values >= threshold
-        matched = -1  # the pairs of one proposal stand together, so remembering the last one is enough
-        taken: set[int] = set()
-        for row, column in zip(rows[keep].tolist(), columns[keep].tolist(), strict=True):
-            if row != matched and column not in taken:
-                taken.add(column)
-                found[column] = matched = row
-    return ranks
 
 
 @dataclass(frozen=True)
@@ -157,15 +126,19 @@ def evaluate_recall(
     seed: int = 0,
     resamples: int = 1000,
     progress: bool = True,
+    workers: int | None = 1,
 ) -> Recall:
     """Measure COCO results against COCO annotations, class-agnostic, as pycocotools' COCOeval does with `useCats=0`.
 
     annotations: a file, the parsed JSON, or `read_annotations`' result (to measure several results on the same).
-    results: a file, a list of records with image_id, score and bbox and/or segmentation, or `read_results`' result.
+    results: a file, a list of records with image_id, score and bbox and/or segmentation, or `read_results`' result;
+        or a Parquet file of proposals, or a destination of `propose-bulk`, whose images are known by file name.
         Boxes that are missing are those of the masks; without masks only "bbox" is measured, and a note says so.
     iou_types: "bbox", "segm" or both.
     seed, resamples: of the bootstrap over images; the same seed draws the same images for every results file.
     progress: show a bar on the terminal.
+    workers: processes; None: as many as cores, if the results are large. A script that starts more than one needs the
+        usual `if __name__ == "__main__":`.
 
     Unlike pycocotools: results of a category that the annotations do not have are counted rather than dropped, an
     annotation whose id is 0 counts as found when it is, and no object of a size gives nan instead of -1.
@@ -175,29 +148,36 @@ def evaluate_recall(
     if unknown or not iou_types:
         raise ConfigError(f"no IoU type {', '.join(unknown) or 'given'}; there are: {', '.join(IOU_TYPES)}")
     truth = annotations if isinstance(annotations, Annotations) else read_annotations(annotations)
-    found = results if isinstance(results, Results) else read_results(results, truth)
+    found = open_results(results, truth)
     label = name or (Path(results).stem if isinstance(results, str | Path) else "proposals")
     notes = []
     if truth.stray:
         notes.append(f"{truth.stray} annotations belong to images that are not listed; they are left out")
     wanted = [iou_type for iou_type in IOU_TYPES if iou_type in iou_types]
-    if "segm" in wanted and not found.has_masks:
+    collected = collect(found, Wanted(truth, tuple(wanted)), label=label, workers=workers, progress=progress)
+    has_masks, has_boxes = _kinds(found, collected)
+    if "bbox" in wanted and has_masks and not has_boxes and collected.boxes:
+        # Some had boxes: all are measured by those of their masks.
+        limited = Wanted(truth, tuple(wanted), own_boxes=False)
+        collected = collect(found, limited, label=label, workers=workers, progress=progress)
+    if found.note:
+        notes.append(found.note)
+    if "segm" in wanted and not has_masks:
         if wanted == ["segm"]:
-            raise ConfigError(f"{found.source}: has no masks (segmentation) to measure; use --iou-type bbox")
+            raise ConfigError(f"{found.name}: has no masks (segmentation) to measure; use --iou-type bbox")
         wanted = ["bbox"]
         notes.append(f"{label} has no masks: boxes only")
-    if "bbox" in wanted and not found.has_boxes:
+    if "bbox" in wanted and not has_boxes:
         notes.append(f"{label} has no boxes: the masks' bounding boxes are used")
 
-    bar = tqdm(truth.image_ids, desc=f"evaluate {label}", unit="image", disable=not progress, leave=False)
-    ranks = (image_ranks(truth, found, image_id, wanted) for image_id in bar)
-    empty = sum(bool(objects) and image_id not in found.by_image for image_id, objects in truth.objects.items())
+    ranks = (_ranks(truth, collected, image_id, wanted) for image_id in truth.image_ids)
+    empty = sum(bool(objects) and image_id not in collected.parts for image_id, objects in truth.objects.items())
     return recall_of_ranks(
         ranks,
         truth,
         name=label,
         iou_types=wanted,
-        proposals=found.count,
+        proposals=collected.count,
         empty_images=empty,
         seed=seed,
         resamples=resamples,
@@ -205,28 +185,36 @@ def evaluate_recall(
     )
 
 
+def _kinds(found: Source, collected: Collected) -> tuple[bool, bool]:
+    try:
+        return Grouped({}, collected.count, collected.masks, collected.boxes).kinds()
+    except ValueError as error:
+        raise DataError(f"{found.name}: {error}") from error
+
+
+def _ranks(truth: Annotations, collected: Collected, image_id: ImageId, iou_types: Sequence[str]) -> Ranks:
+    """The ranks of one image's objects; those of an image without proposals say that none is found."""
+    if not truth.objects.get(image_id):
+        return {}
+    parts = collected.parts.get(image_id)
+    if parts:
+        ranks = join_parts(parts)
+        return {iou_type: ranks[iou_type] for iou_type in iou_types}
+    kinds = {"boxes": "bbox" in iou_types, "masks": "segm" in iou_types}
+    nothing = NO_RESULTS.detections(image_id, truth, limit=TOP, **kinds)
+    return match_image(truth, image_id, nothing, 0, iou_types).ranks
+
+
 def image_ranks(truth: Annotations, found: Results, image_id: ImageId, iou_types: Sequence[str]) -> Ranks:
     """The ranks (T, G) of the proposals that find one image's objects, by IoU type and size range.
 
     Size ranges without objects are left out. Raises DataError naming the record that cannot be read.
     """
-    ranks: Ranks = {iou_type: {} for iou_type in iou_types}
     if not truth.objects.get(image_id):
-        return ranks
-    want = {"boxes": "bbox" in iou_types, "masks": "segm" in iou_types}
-    objects = truth.truth(image_id, **want)
-    proposals = found.detections(image_id, truth, limit=TOP, **want)
-    for iou_type in iou_types:
-        if iou_type == "bbox":
-            assert proposals.boxes_xywh is not None and objects.boxes_xywh is not None
-            ious = box_ious(proposals.boxes_xywh, objects.boxes_xywh)
-        else:
-            ious = mask_ious(proposals.rles or [], objects.rles or [])
-        for area, (low, high) in AREAS.items():
-            inside = (objects.areas >= low) & (objects.areas <= high)
-            if inside.any():
-                ranks[iou_type][area] = match_ranks(ious[:, inside])
-    return ranks
+        return {iou_type: {} for iou_type in iou_types}
+    kinds = {"boxes": "bbox" in iou_types, "masks": "segm" in iou_types}
+    proposals = found.detections(image_id, truth, limit=TOP, **kinds)
+    return match_image(truth, image_id, proposals, len(proposals.scores), iou_types).ranks
 
 
 def recall_of_ranks(

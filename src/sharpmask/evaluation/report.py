@@ -19,10 +19,12 @@ def evaluate_files(
     seed: int = 0,
     resamples: int = 1000,
     progress: bool = True,
+    workers: int | None = None,
 ) -> tuple[list[Recall], str]:
     """Measure each results file on the same annotations; returns the figures and the table that sets them side by side.
 
     names: one for each file, all different; by default the file's name, or its path where two names are equal.
+    workers: processes; None: as many as cores where the results are large.
     Raises DataError for files that cannot be measured, ConfigError for options that do not fit.
     """
     if not proposals:
@@ -34,11 +36,22 @@ def evaluate_files(
         raise ConfigError(f"{len(names)} names for {len(proposals)} results files; give one name for each file")
     if len(set(names)) != len(names):
         raise ConfigError(f"the names of the columns must differ: {', '.join(names)}")
+    if workers is not None and workers < 1:
+        raise ConfigError(f"--workers must be at least 1, not {workers}")
     if seed < 0:
         raise ConfigError(f"the seed must not be negative, it is {seed}")
     truth = read_annotations(annotations)
     recalls = [
-        evaluate_recall(truth, path, name=name, iou_types=iou_types, seed=seed, resamples=resamples, progress=progress)
+        evaluate_recall(
+            truth,
+            path,
+            name=name,
+            iou_types=iou_types,
+            seed=seed,
+            resamples=resamples,
+            progress=progress,
+            workers=workers,
+        )
         for path, name in zip(proposals, names, strict=True)
     ]
     return recalls, recall_table(recalls)
