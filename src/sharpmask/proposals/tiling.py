@@ -161,8 +161,7 @@ def _tiles(
 
 def _pad_valid(valid: np.ndarray, place: TilePlace, device: torch.device) -> torch.Tensor:
     """(1,1,Hp,Wp): where the picture has data; its surroundings are taken to be as its edge is."""
-    half, stride = place.grid.patch_size // 2, place.grid.stride
-    top, left = (max(0, half - stride * cell) for cell in place.first_cell)
+    top, left = place.grid.padding_before(place.first_cell)
     bottom, right = (
         side - before - seen for side, before, seen in zip(place.sides, (top, left), valid.shape, strict=True)
     )
