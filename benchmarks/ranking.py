@@ -32,7 +32,7 @@ from sharpmask.evaluation.masks import mask_ious
 from sharpmask.evaluation.recall import AREAS, TOP, Ranks, Recall, compare_recalls, match_ranks, recall_of_ranks
 from sharpmask.files import atomic_write
 from sharpmask.proposals.cleaning import Overlaps
-from sharpmask.proposals.ranking import Pairs, overlapping_pairs, soft_order
+from sharpmask.proposals.ranking import Pairs, linear, overlapping_pairs, soft_order
 
 METRICS = ("AR@10", "AR@100", "AR@1000", "AUC")
 LEAST = 0.2  # smallest IoU that any of the re-rankings asks for
@@ -53,6 +53,7 @@ def search(arguments: argparse.Namespace) -> None:
         top=arguments.windows,
         zoom=arguments.zoom,
         half_steps=arguments.half_steps,
+        ranking="paper",
         stability_offset=1.0,
     )
     for photo in tqdm(photos, unit="photo"):
@@ -179,10 +180,6 @@ def hard(iou: float, *, keep: bool = False) -> Rule:
         return np.concatenate([order[~out[order]], order[out[order]]] if keep else [order[~out[order]]])
 
     return rule
-
-
-def linear(above: float) -> Callable[[np.ndarray], np.ndarray]:
-    return lambda iou: np.where(iou > above, 1 - iou, 1.0)
 
 
 def gaussian(sigma: float) -> Callable[[np.ndarray], np.ndarray]:

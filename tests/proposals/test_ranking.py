@@ -1,11 +1,17 @@
 """Soft suppression against the same rule on full-size masks; what it does to a list with copies."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from sharpmask.errors import ConfigError
 from sharpmask.proposals.cleaning import Overlaps
+from sharpmask.proposals.proposer import Proposer
 from sharpmask.proposals.ranking import overlapping_pairs, soft_order
+from sharpmask.proposals.rasters import ArrayRaster
 from sharpmask.proposals.result import Proposals
+from sharpmask.proposals.tiling import propose_raster
 
 
 def blobs(count: int, size: tuple[int, int] = (60, 80)) -> np.ndarray:
@@ -58,3 +64,45 @@ def test_no_masks() -> None:
     pairs = overlapping_pairs(0, lambda first, second, least: np.zeros((len(first), len(second))), 0.5)
     order, lowered = soft_order(np.zeros(0), pairs, lambda iou: iou)
     assert order.size == lowered.size == 0
+
+
+def test_soft_nms_puts_copies_behind_other_objects() -> None:
+    masks = np.zeros((4, 40, 60), bool)
+    masks[0, 5:25, 5:25] = masks[1, 5:25, 5:24] = masks[2, 5:25, 5:20] = True  # one object: IoU .95 and .75 with it
+    masks[3, 5:25, 35:55] = True  # another one
+    found = Proposals.from_masks(masks, [0.9, 0.8, 0.7, 0.3])
+    soft = found.soft_nms(0.5)
+    assert [soft.rles[i] for i in range(4)] == [found.rles[i] for i in (0, 3, 2, 1)]
+    np.testing.assert_allclose(soft.scores, [0.9, 0.3, 0.7 * 0.25, 0.8 * 0.05 * (1 - 15 / 19)], rtol=1e-5)
+    assert (soft.areas == soft.masks.sum(axis=(1, 2))).all()
+    # Above the overlap of a pair nothing happens to it.
+    assert found.soft_nms(0.96).rles == found.rles
+    assert found.ranked("paper") is found and found.ranked("soft").rles == found.soft_nms().rles
+
+
+@pytest.mark.parametrize("above", [0.0, -1.0, 1.5])
+def test_soft_nms_out_of_range(above: float) -> None:
+    with pytest.raises(ConfigError, match="soft NMS above"):
+        Proposals.from_masks(blobs(2)).soft_nms(above)
+
+
+def test_the_ranking_of_a_proposer(brightness_network: Any, bright_photo: tuple[np.ndarray, np.ndarray]) -> None:
+    photo, _ = bright_photo
+    options = {"top": 60, "threshold": 0.5, "device": "cpu"}
+    paper = Proposer(brightness_network(56), ranking="paper", **options).propose(photo)
+    soft = Proposer(brightness_network(56), ranking="soft", **options).propose(photo)
+    assert soft.rles == paper.soft_nms().rles != paper.rles
+    assert sorted(map(str, soft.rles)) == sorted(map(str, paper.rles))
+    back = Proposer(brightness_network(56), ranking="soft", **options).propose(photo, ranking="paper")
+    assert back.rles == paper.rles and np.array_equal(back.scores, paper.scores)
+    # Suppression comes after the ranking.
+    assert (
+        Proposer(brightness_network(56), ranking="soft", nms=0.5, **options).propose(photo).rles == soft.nms(0.5).rles
+    )
+    tiled = propose_raster(Proposer(brightness_network(56), ranking="soft", **options), ArrayRaster(photo))
+    plain = propose_raster(Proposer(brightness_network(56), ranking="paper", **options), ArrayRaster(photo))
+    assert tiled.rles == plain.soft_nms().rles
+    with pytest.raises(ConfigError, match="ranking 'best'"):
+        Proposer(brightness_network(), ranking="best")
+    with pytest.raises(ConfigError, match="ranking 'best'"):
+        Proposer(brightness_network(), device="cpu").propose(photo, ranking="best")

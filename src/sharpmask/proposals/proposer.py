@@ -17,6 +17,7 @@ from sharpmask.errors import ConfigError, ModelError
 from sharpmask.images import MAX_PIXELS, ImageSource, read_image
 from sharpmask.proposals.clock import Clock
 from sharpmask.proposals.pyramid import TILE_PIXELS, Tile, iterate_tiles, level_offsets, scale_exponents
+from sharpmask.proposals.ranking import DEFAULT_RANKING, check_ranking
 from sharpmask.proposals.result import Proposals
 from sharpmask.proposals.rle import EncodedMasks, join_encoded
 from sharpmask.proposals.validity import hide_invalid, valid_cells
@@ -49,8 +50,10 @@ class Proposer:
             than 160 pixels all but the given ones move (see `pyramid.scale_exponents`).
         zoom2_exponent: the scale that zoom 2 adds.
         threshold: a pixel belongs to the mask where its probability is greater (paper: 0.2 on COCO, 0.1 on Pascal).
+        ranking: "paper", by the network's scores alone; or "soft", near-copies of better masks further down, with
+            lowered scores (see `Proposals.soft_nms`).
         nms: drop masks whose IoU with a better one is greater than this; None keeps all, as the paper does.
-        min_score: drop windows whose score (probability) is smaller; they are not decoded.
+        min_score: drop windows whose score (probability, as the network gives it) is smaller; they are not decoded.
         min_area, max_area: drop masks of fewer or more pixels of the image. Empty masks are always dropped.
         stability_offset: compute each mask's stability: the IoU of the masks at `threshold` with this much added to
             and taken from its logit, such as 1; None leaves it out.
@@ -80,6 +83,7 @@ class Proposer:
         scales: Sequence[float] | None = None,
         zoom2_exponent: float = 1.5,
         threshold: float = 0.2,
+        ranking: str = DEFAULT_RANKING,
         nms: float | None = None,
         min_score: float = 0.0,
         min_area: float = 0,
@@ -96,6 +100,8 @@ class Proposer:
     ) -> None:
         self.scales = scale_exponents(zoom, scales, zoom2_exponent, patch_size=network.spec.patch_size)
         self.top, self.threshold, self.nms, self.min_score = _checked(top, threshold, nms, min_score)
+        check_ranking(ranking)
+        self.ranking = ranking
         if max_area is not None and max_area < min_area:
             raise ConfigError(f"max_area {max_area:g} is smaller than min_area {min_area:g}: nothing would be left")
         if stability_offset is not None and not stability_offset > 0:
@@ -121,6 +127,7 @@ class Proposer:
         *,
         top: int | None = None,
         threshold: float | None = None,
+        ranking: str | None = None,
         nms: float | None = None,
         min_score: float | None = None,
     ) -> Proposals:
@@ -128,7 +135,8 @@ class Proposer:
 
         Args:
             image: a path, PIL image or array (see `sharpmask.images.read_image`).
-            top, threshold, nms, min_score: in place of the constructor's values for this image; `nms` 1 keeps all.
+            top, threshold, ranking, nms, min_score: in place of the constructor's values for this image; `nms` 1 keeps
+                all.
 
         Raises:
             ImageError: the image cannot be read or is too large.
@@ -158,6 +166,7 @@ class Proposer:
         pool, masks = self.search(tiles, top=top, threshold=threshold, min_score=min_score)
         found = self._result(pool, masks, (pixels.shape[0], pixels.shape[1]))
         found = found.filter(min_area=max(1, self.min_area), max_area=self.max_area)
+        found = found.ranked(self.ranking if ranking is None else ranking)
         found = found if nms is None else found.nms(nms)
         self._lap("result")
         return found

@@ -12,8 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sharpmask.errors import ConfigError
+
+RANKINGS = ("paper", "soft")
+DEFAULT_RANKING = "paper"
+# Chosen by the study in docs/experiments.md.
+ABOVE = 0.5
 # Masks whose overlaps are computed at a time.
 _BLOCK = 64
+
+
+def check_ranking(ranking: str) -> None:
+    """ConfigError for a name that is none of RANKINGS."""
+    if ranking not in RANKINGS:
+        raise ConfigError(f"ranking '{ranking}': must be one of {', '.join(RANKINGS)}")
 
 
 @dataclass(frozen=True)
@@ -29,6 +41,11 @@ class Pairs:
     begins: np.ndarray
     partners: np.ndarray
     ious: np.ndarray
+
+
+def linear(above: float) -> Callable[[np.ndarray], np.ndarray]:
+    """The factor 1 - IoU for overlaps greater than `above`, and 1 for all others."""
+    return lambda iou: np.where(iou > above, 1 - iou, 1.0)
 
 
 def overlapping_pairs(count: int, ious: Callable[[np.ndarray, np.ndarray, float], np.ndarray], least: float) -> Pairs:

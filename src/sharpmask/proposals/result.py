@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.proposals.cleaning import Overlaps, border_shares, check_containment, greedy, label_runs, paint_labels
+from sharpmask.proposals.ranking import ABOVE, check_ranking, linear, overlapping_pairs, soft_order
 from sharpmask.proposals.rle import Rle, encode_runs, encode_windows
 
 # pycocotools decodes N full-size masks at a time.
@@ -27,7 +28,8 @@ class Proposals:
     `len(p)`, `p[3]`, `p[:10]`, `p[[4, 2]]` and `p[p.areas > 500]` work as with arrays; each gives `Proposals`.
 
     Attributes:
-        scores: (N,) float32, the network's probability that the window holds an object, descending.
+        scores: (N,) float32, the network's probability that the window holds an object, descending; after `soft_nms`
+            lowered for masks that resemble a better one.
         boxes: (N,4) float32 xyxy, the smallest box around each mask, maximum exclusive, in image pixels.
         rles: N masks as COCO compressed RLE, `{"size": [H, W], "counts": str}`.
         windows: (N,4) float32 xyxy, the window each mask was found in; it may reach beyond the image.
@@ -180,6 +182,26 @@ class Proposals:
         if not 0 <= iou <= 1:
             raise ConfigError(f"NMS threshold {iou:g}: must lie between 0 and 1")
         return greedy(len(self), Overlaps(self.rles, self.boxes, self.areas).doubles(iou))
+
+    def soft_nms(self, above: float = ABOVE) -> "Proposals":
+        """The same masks in an order in which near-copies come late: from the best on, the score of every mask whose
+        IoU with a better one is greater than `above` is multiplied by 1 - IoU (Bodla et al., ICCV 2017).
+
+        None is dropped. `scores` become the lowered ones, so that they still descend.
+
+        Raises:
+            ConfigError: `above` is not within 0…1, or is 0.
+        """
+        if not 0 < above <= 1:
+            raise ConfigError(f"soft NMS above {above:g}: must be greater than 0 and at most 1")
+        pairs = overlapping_pairs(len(self), Overlaps(self.rles, self.boxes, self.areas).ious, above)
+        places, scores = soft_order(self.scores, pairs, linear(above))
+        return replace(self[places], scores=scores.astype(np.float32))
+
+    def ranked(self, ranking: str) -> "Proposals":
+        """In the order "paper" (as they are) or "soft" (see `soft_nms`); ConfigError for another name."""
+        check_ranking(ranking)
+        return self.soft_nms() if ranking == "soft" else self
 
     def containment_nms(self, drop: str = "parts", threshold: float = 0.9) -> "Proposals":
         """Greedy suppression of nested masks: of two whose intersection is more than `threshold` of the smaller one's
