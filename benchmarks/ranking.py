@@ -246,31 +246,34 @@ def calibrate(photos: list[Found], *, slopes: bool) -> Calibration:
     return Calibration(dict(zip(scales, found if slopes else found * len(scales), strict=True)), offsets)
 
 
-def rules(fitted: list[Found]) -> dict[str, tuple[int, Rule]]:
-    """All re-rankings by name: how many windows they decode, and the rule. The first is the paper's."""
+def rules(fitted: list[Found], most: int) -> dict[str, tuple[int, Rule]]:
+    """All re-rankings by name: how many windows they decode, and the rule. The first is the paper's.
+
+    fitted: photos to fit what has to be fitted on. most: windows in the cache.
+    """
     named: dict[str, tuple[int, Rule]] = {"paper": (1000, paper)}
     for iou in (0.5, 0.6, 0.7, 0.8, 0.9, 0.95):
         named[f"NMS {iou:g}"] = (1000, hard(iou))
-        named[f"NMS {iou:g}, of 1,500 windows"] = (1500, hard(iou))
         named[f"NMS {iou:g}, dropped last"] = (1000, hard(iou, keep=True))
-    for above in (0.2, 0.3, 0.5, 0.7):
+    for above in (0.3, 0.4, 0.5, 0.6, 0.7):
         named[f"soft NMS, linear above {above:g}"] = (1000, soft(linear(above)))
-    for sigma in (0.1, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0):
+    for sigma in (0.2, 0.5, 1.0, 2.0):
         named[f"soft NMS, gaussian {sigma:g}"] = (1000, soft(gaussian(sigma)))
         named[f"soft NMS of odds, gaussian {sigma:g}"] = (1000, soft(gaussian(sigma), odds=True))
-    named["soft NMS, gaussian 0.5, of 1,500 windows"] = (1500, soft(gaussian(0.5)))
-    for weight in (0.5, 1.0, 2.0, 4.0):
-        named[f"score + {weight:g} log stability"] = (1000, by(stabler(weight)))
-        named[f"soft NMS, gaussian 0.5, score + {weight:g} log stability"] = (
-            1000,
-            soft(gaussian(0.5), stabler(weight)),
-        )
+    for weight in (1.0, 2.0, 4.0, 8.0):
+        score, text = stabler(weight), f"score + {weight:g} log stability"
+        named[text] = (1000, by(score))
+        named[f"soft NMS, gaussian 0.5, {text}"] = (1000, soft(gaussian(0.5), score))
+        for above in (0.4, 0.5, 0.6):
+            named[f"soft NMS, linear above {above:g}, {text}"] = (1000, soft(linear(above), score))
     if fitted:
         for text, slopes in (("offset", False), ("offset and slope", True)):
             calibration = calibrate([first(photo, 1000) for photo in fitted], slopes=slopes)
-            print(f"{text} of each scale: {calibration.offsets} {calibration.slopes}")
             named[f"{text} a scale"] = (1000, by(calibration))
-            named[f"soft NMS, gaussian 0.5, {text} a scale"] = (1000, soft(gaussian(0.5), calibration))
+            named[f"soft NMS, linear above 0.5, {text} a scale"] = (1000, soft(linear(0.5), calibration))
+    if most > 1000:
+        named[f"NMS 0.8, of {most:,} windows"] = (most, hard(0.8))
+        named[f"soft NMS, linear above 0.5, of {most:,} windows"] = (most, soft(linear(0.5)))
     return named
 
 
@@ -308,9 +311,9 @@ def study(arguments: argparse.Namespace) -> None:
         }
         return recall
 
-    cut = {count: [first(photo, count) for photo in photos] for count in (1000, 1500)}
-    for name, (windows, rule) in rules(fitted).items():
-        recall = report(name, rule, cut[windows])
+    most = max(len(photo.logits) for photo in photos)
+    for name, (windows, rule) in rules(fitted, most).items():
+        recall = report(name, rule, [first(photo, windows) for photo in photos])
         baseline = baseline or recall
     if arguments.half_steps:
         _, finer = read_cache(arguments.half_steps, arguments.annotations)
@@ -319,7 +322,7 @@ def study(arguments: argparse.Namespace) -> None:
             raise SystemExit("the cache of half steps holds other photos")
         cut_finer = [first(there[photo.image_id], 1000) for photo in photos]
         report("half steps", paper, cut_finer)
-        report("half steps, soft NMS, gaussian 0.5", soft(gaussian(0.5)), cut_finer)
+        report("half steps, soft NMS, linear above 0.5", soft(linear(0.5)), cut_finer)
     if arguments.json:
         with atomic_write(arguments.json) as target:
             target.write_text(json.dumps({"photos": len(photos), "rankings": figures}, indent=1))
