@@ -163,8 +163,10 @@ def _percents(estimate: Any) -> tuple[float, float, float]:
 def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("output", type=Path)
-    for name in ("annotations", "images", "val-annotations", "val-images"):
-        options.add_argument(f"--{name}", type=Path, required=True)
+    options.add_argument("--annotations", type=Path, required=True)
+    options.add_argument("--images", type=Path, required=True)
+    options.add_argument("--val-annotations", type=Path, required=True)
+    options.add_argument("--val-images", type=Path, required=True)
     options.add_argument("--steps", type=int, default=3000, help="of stage 1")
     options.add_argument("--refine-steps", type=int, default=1000, help="of stage 2, and of stage 3")
     options.add_argument("--trunk-weights")
