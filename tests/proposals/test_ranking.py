@@ -1,5 +1,6 @@
 """Soft suppression against the same rule on full-size masks; what it does to a list with copies."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from sharpmask.errors import ConfigError
 from sharpmask.proposals.cleaning import Overlaps
 from sharpmask.proposals.proposer import Proposer
-from sharpmask.proposals.ranking import overlapping_pairs, soft_order
+from sharpmask.proposals.ranking import overlapping_pairs, soft_order, with_stability
 from sharpmask.proposals.rasters import ArrayRaster
 from sharpmask.proposals.result import Proposals
 from sharpmask.proposals.tiling import propose_raster
@@ -80,6 +81,20 @@ def test_soft_nms_puts_copies_behind_other_objects() -> None:
     assert found.ranked("paper") is found and found.ranked("soft").rles == found.soft_nms().rles
 
 
+def test_stability_raises_sharp_masks() -> None:
+    odds = with_stability(np.array([0.5, 0.9, 0.0, 1.0, 0.3]), np.array([0.5, 1.0, 0.7, 0.7, 0.0]), 2.0)
+    np.testing.assert_allclose(odds[:4], [0.2, 0.9, 0, 1], atol=1e-12)  # odds 1 x 1/4, 9 x 1
+    assert 0 < odds[4] < 1e-4
+    masks = np.zeros((2, 9, 9), bool)
+    masks[0, :3], masks[1, 5:] = True, True
+    found = replace(Proposals.from_masks(masks, [0.9, 0.8]), stability=np.array([0.4, 0.9], np.float32))
+    assert found.soft_nms(stability_weight=0).rles == found.rles
+    assert found.soft_nms(stability_weight=4).rles == found.rles[::-1]
+    assert found.soft_nms(stability_weight=4).stability.tolist() == [np.float32(0.9), np.float32(0.4)]
+    with pytest.raises(ConfigError, match="stability weight"):
+        found.soft_nms(stability_weight=-1)
+
+
 @pytest.mark.parametrize("above", [0.0, -1.0, 1.5])
 def test_soft_nms_out_of_range(above: float) -> None:
     with pytest.raises(ConfigError, match="soft NMS above"):
@@ -91,18 +106,15 @@ def test_the_ranking_of_a_proposer(brightness_network: Any, bright_photo: tuple[
     options = {"top": 60, "threshold": 0.5, "device": "cpu"}
     paper = Proposer(brightness_network(56), ranking="paper", **options).propose(photo)
     soft = Proposer(brightness_network(56), ranking="soft", **options).propose(photo)
-    assert soft.rles == paper.soft_nms().rles != paper.rles
+    measured = Proposer(brightness_network(56), ranking="paper", stability_offset=1, **options).propose(photo)
+    assert paper.rles == measured.rles and soft.rles == measured.soft_nms().rles != paper.rles
+    assert soft.rles != paper.soft_nms().rles  # the stability is heeded
     assert sorted(map(str, soft.rles)) == sorted(map(str, paper.rles))
-    back = Proposer(brightness_network(56), ranking="soft", **options).propose(photo, ranking="paper")
-    assert back.rles == paper.rles and np.array_equal(back.scores, paper.scores)
     # Suppression comes after the ranking.
-    assert (
-        Proposer(brightness_network(56), ranking="soft", nms=0.5, **options).propose(photo).rles == soft.nms(0.5).rles
-    )
+    fewer = Proposer(brightness_network(56), ranking="soft", nms=0.5, **options).propose(photo)
+    assert fewer.rles == soft.nms(0.5).rles
     tiled = propose_raster(Proposer(brightness_network(56), ranking="soft", **options), ArrayRaster(photo))
-    plain = propose_raster(Proposer(brightness_network(56), ranking="paper", **options), ArrayRaster(photo))
-    assert tiled.rles == plain.soft_nms().rles
+    measured = Proposer(brightness_network(56), ranking="paper", stability_offset=1, **options)
+    assert tiled.rles == propose_raster(measured, ArrayRaster(photo)).soft_nms().rles
     with pytest.raises(ConfigError, match="ranking 'best'"):
         Proposer(brightness_network(), ranking="best")
-    with pytest.raises(ConfigError, match="ranking 'best'"):
-        Proposer(brightness_network(), device="cpu").propose(photo, ranking="best")

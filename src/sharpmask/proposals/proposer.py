@@ -17,7 +17,7 @@ from sharpmask.errors import ConfigError, ModelError
 from sharpmask.images import MAX_PIXELS, ImageSource, read_image
 from sharpmask.proposals.clock import Clock
 from sharpmask.proposals.pyramid import TILE_PIXELS, Tile, iterate_tiles, level_offsets, scale_exponents
-from sharpmask.proposals.ranking import DEFAULT_RANKING, check_ranking
+from sharpmask.proposals.ranking import DEFAULT_RANKING, STABILITY_OFFSET, check_ranking
 from sharpmask.proposals.result import Proposals
 from sharpmask.proposals.rle import EncodedMasks, join_encoded
 from sharpmask.proposals.validity import hide_invalid, valid_cells
@@ -51,7 +51,7 @@ class Proposer:
         zoom2_exponent: the scale that zoom 2 adds.
         threshold: a pixel belongs to the mask where its probability is greater (paper: 0.2 on COCO, 0.1 on Pascal).
         ranking: "paper", by the network's scores alone; or "soft", near-copies of better masks further down, with
-            lowered scores (see `Proposals.soft_nms`).
+            lowered scores (see `Proposals.soft_nms`); `stability_offset` is then 1 where none is given.
         nms: drop masks whose IoU with a better one is greater than this; None keeps all, as the paper does.
         min_score: drop windows whose score (probability, as the network gives it) is smaller; they are not decoded.
         min_area, max_area: drop masks of fewer or more pixels of the image. Empty masks are always dropped.
@@ -106,6 +106,8 @@ class Proposer:
             raise ConfigError(f"max_area {max_area:g} is smaller than min_area {min_area:g}: nothing would be left")
         if stability_offset is not None and not stability_offset > 0:
             raise ConfigError(f"stability_offset {stability_offset:g}: must be greater than 0")
+        if stability_offset is None and ranking == "soft":
+            stability_offset = STABILITY_OFFSET
         self.min_area, self.max_area, self.stability_offset = min_area, max_area, stability_offset
         if tile_pixels < 512 * 512:
             raise ConfigError(f"tile_pixels {tile_pixels}: must be at least {512 * 512}")
@@ -127,7 +129,6 @@ class Proposer:
         *,
         top: int | None = None,
         threshold: float | None = None,
-        ranking: str | None = None,
         nms: float | None = None,
         min_score: float | None = None,
     ) -> Proposals:
@@ -135,8 +136,7 @@ class Proposer:
 
         Args:
             image: a path, PIL image or array (see `sharpmask.images.read_image`).
-            top, threshold, ranking, nms, min_score: in place of the constructor's values for this image; `nms` 1 keeps
-                all.
+            top, threshold, nms, min_score: in place of the constructor's values for this image; `nms` 1 keeps all.
 
         Raises:
             ImageError: the image cannot be read or is too large.
@@ -166,7 +166,7 @@ class Proposer:
         pool, masks = self.search(tiles, top=top, threshold=threshold, min_score=min_score)
         found = self._result(pool, masks, (pixels.shape[0], pixels.shape[1]))
         found = found.filter(min_area=max(1, self.min_area), max_area=self.max_area)
-        found = found.ranked(self.ranking if ranking is None else ranking)
+        found = found.ranked(self.ranking)
         found = found if nms is None else found.nms(nms)
         self._lap("result")
         return found

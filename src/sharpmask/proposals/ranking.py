@@ -18,6 +18,10 @@ RANKINGS = ("paper", "soft")
 DEFAULT_RANKING = "paper"
 # Chosen by the study in docs/experiments.md.
 ABOVE = 0.5
+STABILITY_WEIGHT = 4.0
+STABILITY_OFFSET = 1.0
+# A stability is taken to be at least this: its logarithm must not be infinite.
+_LEAST_STABILITY = 0.01
 # Masks whose overlaps are computed at a time.
 _BLOCK = 64
 
@@ -41,6 +45,14 @@ class Pairs:
     begins: np.ndarray
     partners: np.ndarray
     ious: np.ndarray
+
+
+def with_stability(scores: np.ndarray, stability: np.ndarray, weight: float) -> np.ndarray:
+    """Probabilities (N,) whose odds are multiplied by the stability (N,) to the power `weight`."""
+    factors = np.maximum(stability.astype(np.float64), _LEAST_STABILITY) ** weight
+    # p = o / (1 + o) with o = factor * q / (1 - q), without dividing by a 1 - q that may be 0.
+    raised = scores.astype(np.float64) * factors
+    return np.asarray(raised / (raised + (1 - scores.astype(np.float64))).clip(min=1e-300))
 
 
 def linear(above: float) -> Callable[[np.ndarray], np.ndarray]:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from sharpmask.proposals.outlines import Spans, window_toggles
-from sharpmask.proposals.rle import EncodedMasks, encode_toggles, join_encoded
+from sharpmask.proposals.rle import EncodedMasks, encode_toggles, join_encoded, toggle_areas
 
 # One window each: score logit, scale index, grid cell, number of the tile that holds its features (see pyramid.py) and
 # place of its finished mask (-1: not decoded yet).
@@ -157,14 +157,16 @@ def paste_windows(
         logits = mask_logits[part]
         spans = [grid.spans(cells[part], axis, mask_logits.shape[-1]) for axis, cells in ((0, rows), (1, cols))]
 
-        def encode(threshold: float) -> EncodedMasks:
-            toggles = window_toggles(logits, spans[0], spans[1], threshold, grid.image_size)
-            return encode_toggles(toggles, logits.shape[0], grid.image_size)
+        def toggles(threshold: float) -> np.ndarray:
+            return window_toggles(logits, spans[0], spans[1], threshold, grid.image_size)
 
-        encoded = encode(threshold_logit)
+        encoded = encode_toggles(toggles(threshold_logit), logits.shape[0], grid.image_size)
         if stability_offset is None:
             return encoded
-        high, low = (encode(threshold_logit + offset).areas for offset in (stability_offset, -stability_offset))
+        high, low = (
+            toggle_areas(toggles(threshold_logit + offset), logits.shape[0], grid.image_size)
+            for offset in (stability_offset, -stability_offset)
+        )
         return replace(encoded, stability=(high / np.maximum(low, 1)).astype(np.float32))
 
     on_cpu = mask_logits.device.type == "cpu"
