@@ -53,6 +53,37 @@ def test_masks_reproduce_the_photo(
     assert seen >= 15
 
 
+@pytest.mark.parametrize("exponent", [-2.5, -0.5, 0.3])
+@pytest.mark.parametrize("tile_pixels", [512 * 512, 2**22])
+def test_half_steps_add_the_windows_between(
+    bright_photo: Photo, brightness_network: Any, exponent: float, tile_pixels: int
+) -> None:
+    photo, mask = bright_photo
+    options = {"scales": [exponent], "threshold": 0.5, "top": 10_000, "tile_pixels": tile_pixels}
+    plain = Proposer(brightness_network(), **options).propose(photo)
+    finer = Proposer(brightness_network(), **options, half_steps=True).propose(photo)
+    known = set(map(tuple, plain.windows.tolist()))
+    added = finer[[tuple(window) not in known for window in finer.windows.tolist()]]
+    assert len(added) + len(plain) == len(finer) and len(added) > 0.5 * len(plain)
+    # Half a stride, 8 rescaled pixels, from the windows there were; the factors are nearly 2^exponent.
+    middles = [(found.windows[:, :2] + found.windows[:, 2:]) / 2 * 2**exponent for found in (plain, added)]
+    assert np.abs(middles[0] % 16 - 8).min() > 7 and np.abs(middles[1] % 16 - 8).max() < 1
+    seen = 0
+    for proposal in added:
+        truth = mask & inside(proposal.windows[0], mask.shape)
+        if truth.sum() > 0.6 * mask.sum():
+            got = proposal.masks[0]
+            assert (got & truth).sum() / (got | truth).sum() > 0.96
+            seen += 1
+    assert seen >= 10
+
+
+def test_half_steps_of_an_image_smaller_than_a_step(brightness_network: Any) -> None:
+    photo = np.full((20, 30, 3), 255, np.uint8)
+    found = Proposer(brightness_network(), scales=[-2.5], threshold=0.5, half_steps=True).propose(photo)
+    assert len(found) == 2 and (found.areas == 600).all()
+
+
 def test_best_windows_over_all_scales(bright_photo: Photo, brightness_network: Any) -> None:
     photo, _ = bright_photo
     network = brightness_network()

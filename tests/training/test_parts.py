@@ -11,8 +11,8 @@ from sharpmask.networks.deepmask import PatchOutput
 from sharpmask.training.config import StageConfig, TrainConfig, config_file
 from sharpmask.training.distributed import World
 from sharpmask.training.losses import mask_loss_sum, score_loss_sum
-from sharpmask.training.optimiser import WeightAverage, build_optimiser, learning_rate
-from sharpmask.training.stages import batch_loss
+from sharpmask.training.optimiser import WeightAverage, build_optimiser, learning_rate, set_learning_rate
+from sharpmask.training.stages import Trained, batch_loss
 
 
 def test_mask_loss_is_the_logistic_loss_of_positives() -> None:
@@ -67,10 +67,26 @@ def test_cosine_with_warmup() -> None:
 def test_optimiser_groups() -> None:
     weight, bias, trunk = (torch.nn.Parameter(torch.ones(s)) for s in ((2, 2), (2,), (3, 3)))
     optimiser = build_optimiser(
-        StageConfig(optimiser="adamw", weight_decay=0.1), [(weight, 1.0), (bias, 1.0), (trunk, 0.3)]
+        StageConfig(optimiser="adamw", weight_decay=0.1),
+        [Trained(weight, 1.0), Trained(bias, 1.0), Trained(trunk, 0.3, start=5)],
     )
-    found = {(g["factor"], g["weight_decay"]) for g in optimiser.param_groups}
-    assert found == {(1.0, 0.1), (1.0, 0.0), (0.3, 0.1)}
+    found = {(g["factor"], g["start"], g["weight_decay"]) for g in optimiser.param_groups}
+    assert found == {(1.0, 0, 0.1), (1.0, 0, 0.0), (0.3, 5, 0.1)}
+
+
+def test_the_trunk_stays_as_it_is_until_its_start() -> None:
+    head, trunk = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
+    optimiser = build_optimiser(
+        StageConfig(optimiser="adamw", weight_decay=0.1), [Trained(head, 1.0), Trained(trunk, 0.5, start=2)]
+    )
+    seen = []
+    for step in range(3):
+        set_learning_rate(optimiser, 0.1, step)
+        optimiser.zero_grad()
+        (head * trunk).sum().backward()
+        optimiser.step()
+        seen.append((head.mean().item() < 1, trunk.mean().item() < 1))
+    assert seen == [(True, False), (True, False), (True, True)]
 
 
 def test_weight_average_swaps_in_and_out() -> None:

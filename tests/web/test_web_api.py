@@ -33,11 +33,12 @@ def test_masks_of_raw_bytes(client: TestClient, kind: str) -> None:
 
 
 def test_settings_reach_the_model(client: TestClient, model: FakeModel) -> None:
-    settings = "top=7&zoom=2&threshold=0.3&nms=0.8&min_score=0.5&fit=0"
+    settings = "top=7&zoom=2&threshold=0.3&ranking=soft&nms=0.8&min_score=0.5&fit=0"
     answer = client.post(f"/v1/proposals?{settings}", files={"file": encoded()})
     shape, seen = model.seen[0]
     assert shape == (40, 60, 3)
-    assert seen.model_dump() == {"top": 7, "zoom": 2, "threshold": 0.3, "nms": 0.8, "min_score": 0.5, "fit": 0}
+    expected = {"top": 7, "zoom": 2, "threshold": 0.3, "ranking": "soft", "nms": 0.8, "min_score": 0.5, "fit": 0}
+    assert seen.model_dump() == expected
     assert [entry["score"] for entry in answer.json()["proposals"]] == [0.99, 0.9, 0.7]
 
 

@@ -17,6 +17,8 @@ COMMANDS = {
     "sample": ("sample", "write a small synthetic data set to try training on"),
     "check": ("check", "check COCO annotations and their images before training"),
     "train": ("train", "train DeepMask, then SharpMask, on COCO-format data"),
+    "ledger": ("ledger", "set finished training runs side by side in a table"),
+    "mine": ("mine", "let a model find missing labels, or windows it takes for objects, to train on"),
     "evaluate": ("evaluate", "measure proposals: AR, AR by size, AUC, with intervals"),
     "evaluate-patches": ("evaluate_patches", "measure the masks of canonical patches: IoU table"),
     "reproduce": ("reproduce", "rebuild a study of the paper: its rows trained, measured and set beside its figures"),

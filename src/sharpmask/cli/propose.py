@@ -41,6 +41,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--threshold", type=float, default=0.2, help="pixel probability above which a mask is set")
     parser.add_argument(
+        "--ranking",
+        choices=["paper", "soft"],
+        default="paper",
+        help="soft: near-copies of better masks come later, with lowered scores; paper: by the network's scores alone",
+    )
+    parser.add_argument(
         "--nms", type=float, default=None, metavar="IOU", help="drop masks that overlap a better one more than this"
     )
     parser.add_argument("--min-score", type=float, default=0.0, help="drop proposals below this probability")
@@ -229,12 +235,14 @@ def run(args: Namespace) -> int:
     if args.compat:
         if args.min_stability is not None:
             raise ConfigError("--min-stability cannot be measured with --compat torch7; leave one of them out")
+        if args.ranking == "soft":
+            raise ConfigError("--compat torch7 ranks as the release does; leave --ranking out")
         if tiled:
             raise ConfigError("--compat torch7 does not work in tiles; leave it out, and take images without ground")
         proposer = Torch7Proposer(network, **settings)
     else:
         stability = None if args.min_stability is None else args.stability_offset
-        proposer = Proposer(network, stability_offset=stability, **settings)
+        proposer = Proposer(network, ranking=args.ranking, stability_offset=stability, **settings)
     output = Path(args.output)
     common = {
         "overlay": args.overlay,

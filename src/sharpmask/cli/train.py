@@ -46,7 +46,7 @@ def train_config(args: Namespace) -> TrainConfig:
     settings = args.as_dict()
     for option in ("config", "resume"):
         settings.pop(option, None)
-    for name in ("deepmask", "sharpmask"):
+    for name in ("deepmask", "sharpmask", "endtoend"):
         stage = settings[name]
         settings[name] = StageConfig(**{**stage, "augmentation": Augmentation(**stage["augmentation"])})
     return TrainConfig(**settings)

@@ -7,6 +7,7 @@ and the authors' release.
 Shape letters: P patch side with context (192), M mask side (160 or 112).
 """
 
+import math
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +32,7 @@ from sharpmask.data.photos import DEFAULT_CACHE_BYTES, PhotoCache
 from sharpmask.errors import ConfigError, DataError
 
 Batches = Literal["alternate", "joint", "mask"]
-Balance = Literal["category", "annotation"]
+Balance = Literal["category", "annotation", "area"]
 
 # random streams of one seed that must not touch each other
 _STEP_STREAM, _TRAIN_STREAM, _EVALUATION_STREAM = 0, 1, 2
@@ -47,6 +48,13 @@ def is_usable(annotation: Annotation, dataset: CocoDataset, geometry: CanonicalG
         and bool(annotation.segmentation)
         and annotation.image_id in dataset.image_by_id
     )
+
+
+def _group(annotation: Annotation, balance: Balance) -> int:
+    """Which of the groups that are drawn alike an annotation belongs to."""
+    if balance == "category":
+        return annotation.category_id
+    return math.floor(math.log2(annotation.area) / 2) if balance == "area" else 0
 
 
 def requirements(geometry: CanonicalGeometry) -> str:
@@ -69,7 +77,9 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
         "joint": every batch is half positives, with mask and label, and half negatives, with a label;
         "mask": positives with masks only (stage 2, or data without exhaustively annotated images).
     mask_side: side of the target, 160 (SharpMask) or 112 (DeepMask); either covers the patch without its context.
-    balance: "category" draws a category, then one of its annotations; "annotation" draws from all annotations alike.
+    balance: "category" draws a category, then one of its annotations; "annotation" draws from all annotations alike;
+        "area" draws an octave of the side of an object (square root of its area), then one of its annotations.
+    hard_negatives, hard_share: see `NegativeSource`.
     augmentation: variation beyond the canonical jitter.
     cache_bytes: memory for decoded photos, shared out between workers.
     training: if false, no jitter, flip or augmentation: every usable annotation once, in file order; with "joint" and
@@ -96,6 +106,8 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
         geometry: CanonicalGeometry | None = None,
         balance: Balance = "category",
         augmentation: Augmentation | None = None,
+        hard_negatives: list[tuple[int, Window]] | None = None,
+        hard_share: float = 0.0,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         training: bool = True,
     ) -> None:
@@ -103,8 +115,8 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
             raise ConfigError(f"the seed must not be negative, it is {seed}")
         if batches not in ("alternate", "joint", "mask"):
             raise ConfigError(f"batches must be alternate, joint or mask, not {batches!r}")
-        if balance not in ("category", "annotation"):
-            raise ConfigError(f"balance must be category or annotation, not {balance!r}")
+        if balance not in ("category", "annotation", "area"):
+            raise ConfigError(f"balance must be category, annotation or area, not {balance!r}")
         if batch_size < 1 or (batches != "mask" and batch_size % 2):
             raise ConfigError(f"the batch size must be even (half of a batch is positive), it is {batch_size}")
         if mask_side < 1:
@@ -125,11 +137,13 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
                 f"{dataset.path}: none of the {len(dataset.annotations)} annotations can be a mask example "
                 f"({requirements(self.geometry)})"
             )
-        by_category: dict[int, list[Annotation]] = {}
+        groups: dict[int, list[Annotation]] = {}
         for annotation in self.positives:
-            by_category.setdefault(annotation.category_id, []).append(annotation)
-        self._by_category = [tuple(by_category[identifier]) for identifier in sorted(by_category)]
-        self.negatives = NegativeSource(dataset, self.geometry) if batches != "mask" else None
+            groups.setdefault(_group(annotation, balance), []).append(annotation)
+        self._groups = [tuple(groups[key]) for key in sorted(groups)]
+        self.negatives = (
+            NegativeSource(dataset, self.geometry, hard_negatives, hard_share) if batches != "mask" else None
+        )
         if training and length is None:
             raise ConfigError("the length of a training stream must be given")
         every = len(self.positives) * (1 if batches == "mask" else 2)
@@ -200,8 +214,7 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
         )
 
     def _draw_positive(self, rng: np.random.Generator) -> Annotation:
-        groups = self._by_category if self.balance == "category" else [self.positives]
-        group = groups[int(rng.integers(len(groups)))]
+        group = self._groups[int(rng.integers(len(self._groups)))]
         return group[int(rng.integers(len(group)))]
 
     def _finish(

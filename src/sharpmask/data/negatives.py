@@ -5,7 +5,9 @@ scale (DeepMask paper, section 3.3, with the distances of the release). "Far" is
 square is the one of the positives' jitter, three times as large, in pixels of the window's patch.
 """
 
+import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -60,11 +62,22 @@ class ForbiddenPlaces:
 class NegativeSource:
     """Draws negatives from the exhaustively annotated images of a dataset.
 
-    Raises DataError if no image of the dataset allows any.
+    hard: windows that a model took for objects (see `read_hard_negatives`); those of images that are not in the
+        dataset, or that are no negatives by this geometry, are left out. hard_share: of the negatives, how many come
+        from these.
+
+    Raises DataError if no image of the dataset allows any negative, or no window of `hard` can be used.
     """
 
-    def __init__(self, dataset: CocoDataset, geometry: CanonicalGeometry) -> None:
+    def __init__(
+        self,
+        dataset: CocoDataset,
+        geometry: CanonicalGeometry,
+        hard: list[tuple[int, Window]] | None = None,
+        hard_share: float = 0.0,
+    ) -> None:
         self.geometry = geometry
+        self.hard_share = hard_share
         self.exponents = np.asarray(geometry.negative_exponents, dtype=np.float64)
         self.image_ids = [record.id for record in dataset.image_by_id.values() if record.exhaustive]
         self.places = [
@@ -77,11 +90,30 @@ class NegativeSource:
                 "serve for negatives; train the masks only, or add fully annotated images"
             )
         self._path = dataset.path
+        place_of = dict(zip(self.image_ids, self.places, strict=True))
+        self.hard = [
+            (image_id, window)
+            for image_id, window in hard or []
+            if image_id in place_of and self.is_negative(place_of[image_id], window)
+        ]
+        if hard_share and not self.hard:
+            raise DataError(
+                f"{dataset.path}: none of the {len(hard or [])} hard negatives is a window without object of its "
+                "exhaustive photos; was the list made for other annotations?"
+            )
+
+    def is_negative(self, place: ForbiddenPlaces, window: Window) -> bool:
+        """Whether a window keeps the distance that negatives keep."""
+        point, exponent = np.array([[window.x, window.y]]), np.array([np.log2(window.scale)])
+        return bool(place.allowed(point, exponent, self.geometry)[0])
 
     def draw(self, rng: np.random.Generator) -> tuple[int, Window]:
         """An image id and a window in it that shows no centred object of near scale; uniform in place and in quarter
-        octaves.
+        octaves; or one of the hard ones.
         """
+        # No number is drawn without them: streams of runs that have none stay what they are.
+        if self.hard_share and rng.random() < self.hard_share:
+            return self.hard[int(rng.integers(len(self.hard)))]
         for _ in range(IMAGES_TRIED):
             number = int(rng.integers(len(self.places)))
             place = self.places[number]
@@ -95,3 +127,20 @@ class NegativeSource:
             f"{self._path}: found no place without an object in {IMAGES_TRIED} images; the images for negatives are "
             "covered by annotations or crowds: add images with free background"
         )
+
+
+def read_hard_negatives(path: str | Path) -> list[tuple[int, Window]]:
+    """A list of windows as `sharpmask mine negatives` writes it: `[{"image_id", "x", "y", "scale", "score"}, …]`, the
+    centre in image pixels, the scale in patch pixels for one image pixel.
+
+    Raises:
+        DataError: the file is missing or is no such list.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return [
+            (int(entry["image_id"]), Window(float(entry["x"]), float(entry["y"]), float(entry["scale"])))
+            for entry in content
+        ]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path}: no list of windows ({error}); write one with `sharpmask mine negatives`") from None

@@ -91,6 +91,12 @@ def scale_exponents(
     return tuple(exponents)
 
 
+def level_offsets(exponents: Sequence[float], stride: int, half_steps: bool) -> list[tuple[float, int]]:
+    """The scales as (exponent, offset of the first window, see `Grid`): each once, or with `half_steps` a second time
+    with the windows moved by half the stride down and to the right, into the middle of each four windows."""
+    return [(exponent, offset) for exponent in exponents for offset in ((0, stride // 2) if half_steps else (0,))]
+
+
 def iterate_tiles(
     image: np.ndarray,
     exponents: Sequence[float],
@@ -101,6 +107,7 @@ def iterate_tiles(
     tile_pixels: int = TILE_PIXELS,
     margin: int = TILE_MARGIN,
     border: int = 0,
+    half_steps: bool = False,
 ) -> Iterator[Tile]:
     """All tiles of all scales of an image (H,W,3) uint8, one in memory at a time, scale by scale, rows first.
 
@@ -109,10 +116,11 @@ def iterate_tiles(
         margin: rescaled pixels of real image around the windows of a tile's own cells.
         border: leave out windows whose centre is nearer than this to the edge of the rescaled image (rescaled pixels,
             see `Grid.inner_cells`), and the padding that only they need.
+        half_steps: see `level_offsets`; each scale then comes twice, and `Tile.scale` numbers all of these.
     """
-    for scale, exponent in enumerate(exponents):
+    for scale, (exponent, offset) in enumerate(level_offsets(exponents, stride, half_steps)):
         size = (image.shape[0], image.shape[1])
-        grid = rescaled_grid(size, exponent, patch_size=patch_size, stride=stride)
+        grid = rescaled_grid(size, exponent, patch_size=patch_size, stride=stride, offset=offset)
         limits = grid.padded_inner_cells(border)
         sides = [stride * (end - begin - 1) + patch_size for begin, end in limits]
         if sides[0] * sides[1] <= tile_pixels:
@@ -163,7 +171,8 @@ def _tile_place(
         low, high = max(limits[axis][0], begin - extra), min(limits[axis][1], end + extra)
         first.append(low)
         sides.append(grid.stride * (high - low - 1) + grid.patch_size)
-        offset = grid.stride * low - grid.patch_size // 2  # of the tile's first padded pixel in the rescaled image
+        # Of the tile's first padded pixel in the rescaled image.
+        offset = grid.stride * low + grid.offset - grid.patch_size // 2
         starts.append(max(0, offset))
         ends.append(min(grid.rescaled_size[axis], offset + sides[-1]))
     return TilePlace(
@@ -180,10 +189,11 @@ def _tile_place(
 def pad(rescaled: torch.Tensor, grid: Grid, first_cell: tuple[int, int], sides: tuple[int, int]) -> torch.Tensor:
     """Put 8-bit pixels (1,3,H,W) on a grey canvas (1,3,*sides) float32 in [0,1] whose cell (0, 0) is `first_cell`.
 
-    A tile that begins at the image's edge has P/2 grey pixels before it; one that begins inside has none.
+    A tile that begins at the image's edge has grey pixels before it (P/2 without an offset); one that begins inside has
+    none.
     """
     canvas = torch.full((1, 3, *sides), GREY, device=rescaled.device).to(memory_format=torch.channels_last)
-    top, left = (max(0, grid.patch_size // 2 - grid.stride * cell) for cell in first_cell)
+    top, left = grid.padding_before(first_cell)
     height, width = rescaled.shape[2:]
     canvas[:, :, top : top + height, left : left + width] = rescaled.float().div_(255)
     return canvas

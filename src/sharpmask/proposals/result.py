@@ -14,6 +14,15 @@ from pycocotools import mask as coco_mask
 
 from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.proposals.cleaning import Overlaps, border_shares, check_containment, greedy, label_runs, paint_labels
+from sharpmask.proposals.ranking import (
+    ABOVE,
+    STABILITY_WEIGHT,
+    check_ranking,
+    linear,
+    overlapping_pairs,
+    soft_order,
+    with_stability,
+)
 from sharpmask.proposals.rle import Rle, encode_runs, encode_windows
 
 # pycocotools decodes N full-size masks at a time.
@@ -27,7 +36,8 @@ class Proposals:
     `len(p)`, `p[3]`, `p[:10]`, `p[[4, 2]]` and `p[p.areas > 500]` work as with arrays; each gives `Proposals`.
 
     Attributes:
-        scores: (N,) float32, the network's probability that the window holds an object, descending.
+        scores: (N,) float32, the network's probability that the window holds an object, descending; after `soft_nms`
+            lowered for masks that resemble a better one.
         boxes: (N,4) float32 xyxy, the smallest box around each mask, maximum exclusive, in image pixels.
         rles: N masks as COCO compressed RLE, `{"size": [H, W], "counts": str}`.
         windows: (N,4) float32 xyxy, the window each mask was found in; it may reach beyond the image.
@@ -180,6 +190,36 @@ class Proposals:
         if not 0 <= iou <= 1:
             raise ConfigError(f"NMS threshold {iou:g}: must lie between 0 and 1")
         return greedy(len(self), Overlaps(self.rles, self.boxes, self.areas).doubles(iou))
+
+    def soft_nms(self, above: float = ABOVE, stability_weight: float = STABILITY_WEIGHT) -> "Proposals":
+        """The same masks in an order in which near-copies come late: from the best on, the score of every mask whose
+        IoU with a better one is greater than `above` is multiplied by 1 - IoU (Bodla et al., ICCV 2017).
+
+        None is dropped. `scores` become the lowered ones, so that they still descend.
+
+        Args:
+            above: an IoU greater than 0.
+            stability_weight: where there is a `stability`, the score's odds are first multiplied by it to this power,
+                so that masks with a sharp edge come before blurred ones; 0: not.
+
+        Raises:
+            ConfigError: `above` is not within 0…1, or is 0; or the weight is negative.
+        """
+        if not 0 < above <= 1:
+            raise ConfigError(f"soft NMS above {above:g}: must be greater than 0 and at most 1")
+        if not stability_weight >= 0:
+            raise ConfigError(f"stability weight {stability_weight:g}: must not be negative")
+        scores = self.scores.astype(np.float64)
+        if self.stability is not None and stability_weight:
+            scores = with_stability(scores, self.stability, stability_weight)
+        pairs = overlapping_pairs(len(self), Overlaps(self.rles, self.boxes, self.areas).ious, above)
+        places, scores = soft_order(scores, pairs, linear(above))
+        return replace(self[places], scores=scores.astype(np.float32))
+
+    def ranked(self, ranking: str) -> "Proposals":
+        """In the order "paper" (as they are) or "soft" (see `soft_nms`); ConfigError for another name."""
+        check_ranking(ranking)
+        return self.soft_nms() if ranking == "soft" else self
 
     def containment_nms(self, drop: str = "parts", threshold: float = 0.9) -> "Proposals":
         """Greedy suppression of nested masks: of two whose intersection is more than `threshold` of the smaller one's

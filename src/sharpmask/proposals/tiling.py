@@ -66,7 +66,7 @@ def propose_raster(
     """Rank the objects of a picture that is read part by part.
 
     Args:
-        proposer: its scales, border, threshold, limits and NMS hold; its `max_pixels` and `tile_pixels` do not.
+        proposer: its scales, border, threshold, limits, ranking and NMS hold; `max_pixels`, `tile_pixels` do not.
         raster: see `raster_files.open_raster`.
         tile: largest side of what the network sees at a time, in rescaled pixels.
         overlap: rescaled pixels that neighbouring tiles have in common, at least; never less than lets every window
@@ -101,6 +101,7 @@ def propose_raster(
     )
     found = _result(pool, masks, levels, raster.size, stability=proposer.stability_offset is not None)
     found = found.filter(min_area=max(1, proposer.min_area), max_area=proposer.max_area)
+    found = found.ranked(proposer.ranking)
     return found if proposer.nms is None else found.nms(proposer.nms)
 
 
@@ -161,8 +162,7 @@ def _tiles(
 
 def _pad_valid(valid: np.ndarray, place: TilePlace, device: torch.device) -> torch.Tensor:
     """(1,1,Hp,Wp): where the picture has data; its surroundings are taken to be as its edge is."""
-    half, stride = place.grid.patch_size // 2, place.grid.stride
-    top, left = (max(0, half - stride * cell) for cell in place.first_cell)
+    top, left = place.grid.padding_before(place.first_cell)
     bottom, right = (
         side - before - seen for side, before, seen in zip(place.sides, (top, left), valid.shape, strict=True)
     )

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from sharpmask.proposals.outlines import Spans, window_toggles
-from sharpmask.proposals.rle import EncodedMasks, encode_toggles, join_encoded
+from sharpmask.proposals.rle import EncodedMasks, encode_toggles, join_encoded, toggle_areas
 
 # One window each: score logit, scale index, grid cell, number of the tile that holds its features (see pyramid.py) and
 # place of its finished mask (-1: not decoded yet).
@@ -26,19 +26,21 @@ CANDIDATE = np.dtype([("logit", "f4"), ("scale", "i4"), ("row", "i4"), ("col", "
 @dataclass(frozen=True)
 class Grid:
     """The windows of one rescaled image: cell (row, col) is the P x P window centred at rescaled pixel
-    (stride * row, stride * col).
+    (stride * row + offset, stride * col + offset).
 
     Attributes:
         image_size: (H, W) of the original.
         rescaled_size: (H, W) after rescaling, without padding.
         patch_size: P in rescaled pixels.
         stride: rescaled pixels between neighbouring windows.
+        offset: rescaled pixels from the corner of the image to the first window's centre, less than the stride.
     """
 
     image_size: tuple[int, int]
     rescaled_size: tuple[int, int]
     patch_size: int
     stride: int
+    offset: int = 0
 
     @property
     def factors(self) -> tuple[float, float]:
@@ -47,22 +49,25 @@ class Grid:
 
     @property
     def cells(self) -> tuple[int, int]:
-        """Rows and columns of cells whose centre lies within the rescaled image or on its edge."""
-        return self.rescaled_size[0] // self.stride + 1, self.rescaled_size[1] // self.stride + 1
+        """Rows and columns of cells whose centre lies within the rescaled image or on its edge; at least one."""
+        height, width = (max(1, (side - self.offset) // self.stride + 1) for side in self.rescaled_size)
+        return height, width
 
     @property
     def padded_cells(self) -> tuple[int, int]:
         """Rows and columns after padding by P/2 on every side and then up to a multiple of the stride."""
-        return -(-self.rescaled_size[0] // self.stride) + 1, -(-self.rescaled_size[1] // self.stride) + 1
+        height, width = (max(1, -(-(side - self.offset) // self.stride) + 1) for side in self.rescaled_size)
+        return height, width
 
     def inner_cells(self, border: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Spans (begin, end) of the rows and columns of cells whose centre lies at least `border` rescaled pixels from
         the edges of the rescaled image; of a side too short for that, the row or column nearest to the middle."""
         spans = []
         for size, count in zip(self.rescaled_size, self.cells, strict=True):
-            begin, end = -(-border // self.stride), (size - border) // self.stride + 1 if border else count
+            begin = max(0, -(-(border - self.offset) // self.stride)) if border else 0
+            end = (size - border - self.offset) // self.stride + 1 if border else count
             if begin >= end:
-                begin = min(count - 1, round(size / 2 / self.stride))
+                begin = max(0, min(count - 1, round((size / 2 - self.offset) / self.stride)))
                 end = begin + 1
             spans.append((begin, end))
         return spans[0], spans[1]
@@ -75,6 +80,12 @@ class Grid:
         )
         return rows, cols
 
+    def padding_before(self, first_cell: tuple[int, int]) -> tuple[int, int]:
+        """Grey pixels above and to the left of the rescaled image in a tile whose cell (0, 0) is `first_cell`; none
+        where the tile begins inside the image."""
+        top, left = (max(0, self.patch_size // 2 - self.offset - self.stride * cell) for cell in first_cell)
+        return top, left
+
     def windows(self, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
         """Boxes (N,4) float64 xyxy in image pixels of the whole windows; they may reach beyond the image."""
         tops, bottoms = self._spans(rows, 0)
@@ -83,7 +94,7 @@ class Grid:
 
     def _spans(self, cells: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
         """Begin and end of windows along one axis (0 vertical), in image pixels."""
-        middle, half = self.stride * np.asarray(cells, np.float64), self.patch_size / 2
+        middle, half = self.stride * np.asarray(cells, np.float64) + self.offset, self.patch_size / 2
         return (middle - half) / self.factors[axis], (middle + half) / self.factors[axis]
 
     def covered_pixels(self, cells: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
@@ -100,10 +111,12 @@ class Grid:
         return Spans(step, self._spans(cells, axis)[0], *self.covered_pixels(cells, axis))
 
 
-def rescaled_grid(image_size: tuple[int, int], exponent: float, *, patch_size: int, stride: int) -> Grid:
+def rescaled_grid(
+    image_size: tuple[int, int], exponent: float, *, patch_size: int, stride: int, offset: int = 0
+) -> Grid:
     """The grid of an image rescaled by 2^exponent, each side rounded to whole pixels and at least 1."""
     height, width = (max(1, int(side * 2.0**exponent + 0.5)) for side in image_size)
-    return Grid(image_size, (height, width), patch_size, stride)
+    return Grid(image_size, (height, width), patch_size, stride, offset)
 
 
 def select_top(candidates: np.ndarray, count: int) -> np.ndarray:
@@ -144,14 +157,16 @@ def paste_windows(
         logits = mask_logits[part]
         spans = [grid.spans(cells[part], axis, mask_logits.shape[-1]) for axis, cells in ((0, rows), (1, cols))]
 
-        def encode(threshold: float) -> EncodedMasks:
-            toggles = window_toggles(logits, spans[0], spans[1], threshold, grid.image_size)
-            return encode_toggles(toggles, logits.shape[0], grid.image_size)
+        def toggles(threshold: float) -> np.ndarray:
+            return window_toggles(logits, spans[0], spans[1], threshold, grid.image_size)
 
-        encoded = encode(threshold_logit)
+        encoded = encode_toggles(toggles(threshold_logit), logits.shape[0], grid.image_size)
         if stability_offset is None:
             return encoded
-        high, low = (encode(threshold_logit + offset).areas for offset in (stability_offset, -stability_offset))
+        high, low = (
+            toggle_areas(toggles(threshold_logit + offset), logits.shape[0], grid.image_size)
+            for offset in (stability_offset, -stability_offset)
+        )
         return replace(encoded, stability=(high / np.maximum(low, 1)).astype(np.float32))
 
     on_cpu = mask_logits.device.type == "cpu"

@@ -84,7 +84,7 @@ def open_method(
     if row.model == SELECTIVE_SEARCH:
         return Method(_boxes, _box_times, ("bbox",))
     chosen = load_row(row) if network is None else network
-    settings: dict[str, Any] = {"zoom": row.zoom, "device": options.device}
+    settings: dict[str, Any] = {"zoom": row.zoom, "ranking": "paper", "device": options.device}
     proposer = Proposer(chosen, top=ALL_WINDOWS if unlimited else TOP, **settings)
     return Method(
         lambda path, image_id: proposer.propose(path).to_coco(image_id),

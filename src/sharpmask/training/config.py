@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from sharpmask.data.augment import Augmentation
+from sharpmask.data.folds import parse_fold
 from sharpmask.errors import ConfigError
 
 
@@ -25,6 +26,8 @@ class StageConfig:
     """of the first step after warm-up"""
     trunk_factor: float = 1.0
     """the trunk's learning rate as a multiple of `learning_rate`; 0 freezes the trunk"""
+    trunk_start: int = 0
+    """steps for which the trunk is left as it is, until what lies on top of it has settled"""
     momentum: float = 0.9
     """of SGD"""
     weight_decay: float = 5e-4
@@ -41,6 +44,13 @@ class StageConfig:
     """largest norm of the gradient; 0: no limit"""
     mask_weight: float = 32.0
     """weight of the mask loss (mean over pixels) against the score loss; 32, the batch size, as the release"""
+    boundary_weight: float = 0.0
+    """how much more the pixels beside the object's edge count in the mask loss: 2 makes them count three times"""
+    score_target: Literal["label", "iou", "both"] = "label"
+    """what the score learns: whether there is an object (papers), the IoU that the mask has with it (0 for negatives),
+    or the mean of the two; the IoU needs batches that are joint"""
+    distil: float = 0.0
+    """how much of the targets is what `teacher` says of the patch: 0 nothing, 1 all"""
     average: float = 0.0
     """decay of the running average of the weights that is validated and saved (0.999 is usual); 0: no average"""
     shift: float = 16.0
@@ -49,8 +59,10 @@ class StageConfig:
     """how far a negative's centre is from objects of near scale, in patch pixels: release 48, DeepMask paper 32"""
     negative_octaves: float = 2.5
     """which scales are near, in octaves: release 2.5, DeepMask paper 1"""
-    balance: Literal["category", "annotation"] = "category"
-    """draw a category first (release), or every annotation alike"""
+    hard_negatives: float = 0.0
+    """share of the negatives that come from the run's list `negatives` of what a model took for objects"""
+    balance: Literal["category", "annotation", "area"] = "category"
+    """draw a category first (release), every annotation alike, or an octave of size first"""
     augmentation: Augmentation = field(default_factory=Augmentation)
     """variation beyond the canonical jitter"""
 
@@ -82,6 +94,17 @@ class TrainConfig:
         default_factory=lambda: StageConfig(steps=400_000, batches="mask", milestones=(200_000, 320_000))
     )
     """stage 2"""
+    endtoend: StageConfig = field(default_factory=lambda: StageConfig(steps=0, batches="joint", learning_rate=1e-4))
+    """stage 3, left out by default: all weights together, on refined masks and scores"""
+    teacher: str | None = None
+    """name or file of a trained model whose masks and scores the stages with `distil` learn from"""
+    negatives: str | None = None
+    """list of windows for `hard_negatives`, written by `sharpmask mine negatives`"""
+    fold: str | None = None
+    """K/N: leave part K (1 to N) of the exhaustive photos out of training, to be measured on"""
+    measure_photos: int = 0
+    """photos, of the validation data and of the fold each, on which AR of the finished model is measured for the
+    ledger; 0: none"""
     seed: int = 0
     """of weights, examples and dropout; the same seed gives the same run on a CPU"""
     device: str | None = None
@@ -106,17 +129,38 @@ class TrainConfig:
     """steps between log lines and TensorBoard scalars"""
 
     def __post_init__(self) -> None:
-        for name, stage in (("deepmask", self.deepmask), ("sharpmask", self.sharpmask)):
+        for name, stage in self.stages.items():
             if len(stage.milestones) != len(stage.factors):
                 raise ConfigError(f"{name}.milestones and {name}.factors must have the same length")
             if stage.steps < 0 or stage.learning_rate <= 0:
                 raise ConfigError(f"{name}: steps must not be negative and learning_rate must be positive")
+            if not 0 <= stage.distil <= 1 or not 0 <= stage.hard_negatives <= 1 or stage.boundary_weight < 0:
+                raise ConfigError(
+                    f"{name}: distil and hard_negatives must lie between 0 and 1, boundary_weight must not be negative"
+                )
+            if stage.distil and self.teacher is None:
+                raise ConfigError(f"{name}.distil asks for a teacher: give teacher=MODEL, or leave it at 0")
+            if stage.hard_negatives and self.negatives is None:
+                raise ConfigError(
+                    f"{name}.hard_negatives asks for a list: give negatives=FILE (see `sharpmask mine`), or 0"
+                )
+            if stage.score_target != "label" and stage.batches != "joint":
+                raise ConfigError(f"{name}.score_target '{stage.score_target}' needs {name}.batches=joint")
+        if self.endtoend.batches != "joint":
+            raise ConfigError("endtoend.batches must be 'joint': stage 3 trains mask and score together")
+        if self.fold is not None:
+            parse_fold(self.fold)
         if self.sharpmask.batches != "mask":
             raise ConfigError("sharpmask.batches must be 'mask': stage 2 trains the refinement only")
         if self.deepmask.batches == "mask":
             raise ConfigError("deepmask.batches must be 'alternate' or 'joint': stage 1 trains mask and score")
         if (self.val_annotations is None) != (self.val_images is None):
             raise ConfigError("val_annotations and val_images must be given together")
+
+    @property
+    def stages(self) -> dict[str, StageConfig]:
+        """By name, in their order."""
+        return {"deepmask": self.deepmask, "sharpmask": self.sharpmask, "endtoend": self.endtoend}
 
 
 def config_file(name: str) -> str:

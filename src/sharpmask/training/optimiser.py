@@ -7,17 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from sharpmask.training.config import StageConfig
+from sharpmask.training.stages import Trained
 
 
-def build_optimiser(config: StageConfig, trained: Iterable[tuple[nn.Parameter, float]]) -> torch.optim.Optimizer:
-    """The stage's optimiser; one group for each factor of the learning rate, biases without decay under AdamW."""
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
-    for parameter, factor in trained:
+def build_optimiser(config: StageConfig, trained: Iterable[Trained]) -> torch.optim.Optimizer:
+    """The stage's optimiser; one group for each factor of the learning rate and first step, biases without decay under
+    AdamW."""
+    groups: dict[tuple[float, int, bool], list[nn.Parameter]] = {}
+    for parameter, factor, start in trained:
         decays = config.optimiser == "sgd" or parameter.ndim > 1
-        groups.setdefault((factor, decays), []).append(parameter)
+        groups.setdefault((factor, start, decays), []).append(parameter)
     described = [
-        {"params": parameters, "factor": factor, "weight_decay": config.weight_decay if decays else 0.0}
-        for (factor, decays), parameters in groups.items()
+        {"params": parameters, "factor": factor, "start": start, "weight_decay": config.weight_decay if decays else 0.0}
+        for (factor, start, decays), parameters in groups.items()
     ]
     if config.optimiser == "sgd":
         return torch.optim.SGD(described, lr=config.learning_rate, momentum=config.momentum)
@@ -36,9 +38,10 @@ def learning_rate(config: StageConfig, step: int) -> float:
     return rate * min(1.0, (step + 1) / config.warmup) if config.warmup else rate
 
 
-def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float, step: int) -> None:
+    """Give each group its learning rate at a step, counted from 0: nothing before the group's first step."""
     for group in optimiser.param_groups:
-        group["lr"] = rate * group["factor"]
+        group["lr"] = rate * group["factor"] if step >= group["start"] else 0.0
 
 
 class WeightAverage:

@@ -12,18 +12,29 @@ from sharpmask.checkpoints.store import load_network, load_state, load_trunk, re
 from sharpmask.data.check import assert_trainable
 from sharpmask.data.coco import CocoDataset, read_coco
 from sharpmask.data.examples import ExampleDataset
+from sharpmask.data.folds import fold_ids, without_photos
 from sharpmask.data.geometry import CanonicalGeometry
+from sharpmask.data.negatives import read_hard_negatives
 from sharpmask.data.stream import StreamSampler
 from sharpmask.errors import ConfigError, SharpMaskError
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask, build_network
-from sharpmask.networks.specs import get_spec
+from sharpmask.networks.specs import ModelSpec, get_spec
 from sharpmask.training.checkpoint import load_checkpoint, save_checkpoint
 from sharpmask.training.config import TrainConfig
 from sharpmask.training.distributed import World, barrier, join_world, leave_world, sum_gradients
+from sharpmask.training.ledger import write_row
 from sharpmask.training.logs import RunLog
 from sharpmask.training.optimiser import WeightAverage, build_optimiser, learning_rate, set_learning_rate
-from sharpmask.training.stages import DeepMaskStage, SharpMaskStage, Stage, batch_loss
+from sharpmask.training.stages import (
+    DeepMaskStage,
+    EndToEndStage,
+    SharpMaskStage,
+    Stage,
+    batch_loss,
+    score_targets,
+    taught,
+)
 from sharpmask.training.validation import Validator
 
 
@@ -32,7 +43,7 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
 
     Besides it `output` holds last.pt (to resume), deepmask.safetensors and sharpmask.safetensors (the best of each
     stage by the share of validation patches with IoU >= .7, the last where there is no validation), log.jsonl and
-    tensorboard/.
+    tensorboard/, and ledger.json (see `ledger`).
 
     Args:
         config: the run.
@@ -46,9 +57,11 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         torch.set_num_threads(config.threads)
     output = Path(config.output)
     dataset = read_coco(config.annotations)
-    stages = (config.deepmask, config.sharpmask) if get_spec(config.model).refinement else (config.deepmask,)
-    for stage in stages:
-        if stage.steps:
+    if config.fold is not None:
+        dataset = without_photos(dataset, fold_ids(dataset, config.fold))
+    refined = get_spec(config.model).refinement is not None
+    for name, stage in config.stages.items():
+        if stage.steps and (refined or name == "deepmask"):
             assert_trainable(dataset, config.images, negatives=stage.batches != "mask")
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -77,12 +90,15 @@ class _Run:
         self.network = initial_network(config).to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.validator = Validator(config, self.network.spec) if config.val_annotations and world.is_main else None
+        self.teacher = load_teacher(config.teacher, self.network.spec).to(device) if config.teacher else None
+        self.hard_negatives = read_hard_negatives(config.negatives) if config.negatives else None
 
     def train(self, state: dict[str, Any] | None) -> Path:
         spec = self.network.spec
         stages: list[Stage] = [DeepMaskStage(self.config.deepmask, spec)]
         if spec.refinement is not None:
             stages.append(SharpMaskStage(self.config.sharpmask, spec))
+            stages.append(EndToEndStage(self.config.endtoend, spec))
         if state is not None:
             self.network.load_state_dict(state["network"])
         current = state["stage"] if state is not None else None
@@ -94,6 +110,7 @@ class _Run:
         result = self.output / "model.safetensors"
         if self.world.is_main:
             save_network(self.network.eval(), result, notes={"trained_with": f"seed {self.config.seed}"})
+            write_row(self.config, self.dataset, self.network, self.device, self.validator)
         return result
 
     def _train_stage(self, stage: Stage, state: dict[str, Any] | None) -> None:
@@ -103,7 +120,7 @@ class _Run:
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)
         trained = list(stage.trained(self.network))
-        parameters = [parameter for parameter, _ in trained]
+        parameters = [item.parameter for item in trained]
         for parameter in parameters:
             parameter.requires_grad_(True)
         optimiser = build_optimiser(stage.config, trained)
@@ -116,7 +133,7 @@ class _Run:
         log = RunLog(self.output, stage.name, first=first, steps=stage.config.steps, quiet=not self.world.is_main)
         self.network.train()
         for step, batch in enumerate(self._batches(stage, first), start=first):
-            set_learning_rate(optimiser, learning_rate(stage.config, step))
+            set_learning_rate(optimiser, learning_rate(stage.config, step), step)
             logged = self._step(stage, step, batch, optimiser, parameters)
             average.update(step)
             log.advance(stage.config.batch_size)
@@ -150,7 +167,10 @@ class _Run:
         patches = (batch["patch"].float() / 255).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):
             output = stage.forward(self.network, patches)
-        loss, logged = batch_loss(output, batch, stage.config.mask_weight, self.world)
+            if self.teacher is not None and stage.config.distil:
+                batch = taught(batch, self.teacher, patches, stage.config.distil)
+        batch = {**batch, "label": score_targets(output, batch, stage.config.score_target)}
+        loss, logged = batch_loss(output, batch, stage.config.mask_weight, self.world, stage.config.boundary_weight)
         if not torch.isfinite(loss):
             raise SharpMaskError(
                 f"the loss of stage {stage.name} is no longer a number; lower {stage.name}.learning_rate or set "
@@ -170,7 +190,7 @@ class _Run:
         dataset = ExampleDataset(
             dataset=self.dataset,
             image_dir=self.config.images,
-            seed=self.config.seed + (1 if stage.name == "sharpmask" else 0),
+            seed=self.config.seed + list(self.config.stages).index(stage.name),
             length=config.steps * config.batch_size,
             batch_size=config.batch_size,
             batches=config.batches,
@@ -184,6 +204,8 @@ class _Run:
             ),
             balance=config.balance,
             augmentation=config.augmentation,
+            hard_negatives=self.hard_negatives,
+            hard_share=config.hard_negatives,
             cache_bytes=int(self.config.cache_gigabytes * 2**30),
         )
         if self.config.workers:
@@ -278,6 +300,17 @@ def initial_network(config: TrainConfig) -> DeepMask | SharpMask:
     else:
         raise ConfigError(f"start_from={config.start_from} has another trunk than '{config.model}'")
     return network
+
+
+def load_teacher(name: str, spec: ModelSpec) -> DeepMask | SharpMask:
+    """The model to learn from, in evaluation mode; ConfigError where it looks at other windows than the learner."""
+    teacher = load_network(name)
+    if (teacher.spec.patch_size, teacher.spec.context) != (spec.patch_size, spec.context):
+        raise ConfigError(
+            f"teacher={name} sees windows of {teacher.spec.patch_size} pixels and '{spec.name}' of {spec.patch_size}: "
+            "choose models with equal windows"
+        )
+    return teacher.eval()
 
 
 def _shapes(network: torch.nn.Module) -> dict[str, torch.Size]:

@@ -1,12 +1,14 @@
 """What differs between the two stages: which weights are trained, on which targets, with which loss.
 
-A DeepMask is trained by stage 1 alone; every other network by both.
+A DeepMask is trained by stage 1 alone; every other network by both, and by the third, end to end, where one is asked
+for.
 """
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharpmask.networks.deepmask import DeepMask, PatchOutput
@@ -14,9 +16,17 @@ from sharpmask.networks.sharpmask import SharpMask
 from sharpmask.networks.specs import ModelSpec
 from sharpmask.training.config import StageConfig
 from sharpmask.training.distributed import World, sum_over_world
-from sharpmask.training.losses import mask_loss_sum, score_loss_sum
+from sharpmask.training.losses import mask_ious, mask_loss_sum, score_loss_sum
 
 Batch = Mapping[str, Tensor]
+
+
+class Trained(NamedTuple):
+    """A parameter to train, with the `factor` of its learning rate and the step from which it changes."""
+
+    parameter: nn.Parameter
+    factor: float
+    start: int = 0
 
 
 class Stage(Protocol):
@@ -27,7 +37,7 @@ class Stage(Protocol):
     config: StageConfig
 
     def forward(self, network: DeepMask | SharpMask, patches: Tensor) -> PatchOutput: ...
-    def trained(self, network: DeepMask | SharpMask) -> Iterator[tuple[nn.Parameter, float]]: ...
+    def trained(self, network: DeepMask | SharpMask) -> Iterator[Trained]: ...
     def result(self, network: DeepMask | SharpMask) -> DeepMask | SharpMask: ...
 
 
@@ -44,12 +54,9 @@ class DeepMaskStage:
         """Coarse masks and scores of patches."""
         return network.deepmask(patches)
 
-    def trained(self, network: DeepMask | SharpMask) -> Iterator[tuple[nn.Parameter, float]]:
-        """Parameters with the factor of their learning rate."""
-        for name, parameter in network.deepmask.named_parameters():
-            factor = self.config.trunk_factor if name.startswith("trunk.") else 1.0
-            if factor > 0:
-                yield parameter, factor
+    def trained(self, network: DeepMask | SharpMask) -> Iterator[Trained]:
+        """DeepMask's parameters, the trunk with a factor and start of its own."""
+        return _with_trunk(network.deepmask, "trunk.", self.config)
 
     def result(self, network: DeepMask | SharpMask) -> DeepMask:
         """The network that this stage makes."""
@@ -74,18 +81,80 @@ class SharpMaskStage:
             encoding, scores = network.deepmask.patch_windows(features)
         return PatchOutput(network.refine_patches(encoding, features), scores)
 
-    def trained(self, network: DeepMask | SharpMask) -> Iterator[tuple[nn.Parameter, float]]:
-        """Parameters with the factor of their learning rate."""
+    def trained(self, network: DeepMask | SharpMask) -> Iterator[Trained]:
+        """The refinement's parameters."""
         assert isinstance(network, SharpMask)
         for parameter in network.refinement.parameters():
-            yield parameter, 1.0
+            yield Trained(parameter, 1.0)
 
     def result(self, network: DeepMask | SharpMask) -> DeepMask | SharpMask:
         """The network that this stage makes."""
         return network
 
 
-def batch_loss(output: PatchOutput, batch: Batch, mask_weight: float, world: World) -> tuple[Tensor, dict[str, float]]:
+class EndToEndStage:
+    """Stage 3: everything together, on full-resolution targets and scores; the paper trains stage by stage only."""
+
+    name = "endtoend"
+
+    def __init__(self, config: StageConfig, spec: ModelSpec) -> None:
+        self.config = config
+        self.mask_side = spec.patch_size
+
+    def forward(self, network: DeepMask | SharpMask, patches: Tensor) -> PatchOutput:
+        """Refined masks and scores of patches."""
+        assert isinstance(network, SharpMask)
+        return network(patches)  # type: ignore[no-any-return]
+
+    def trained(self, network: DeepMask | SharpMask) -> Iterator[Trained]:
+        """All parameters that a mask or a score needs, the trunk with a factor and start of its own."""
+        assert isinstance(network, SharpMask)
+        # The coarse mask has no loss here: where the refinement begins from the encoding, its head is not used.
+        return _with_trunk(network, "deepmask.trunk.", self.config, leave_out="deepmask.mask_head.")
+
+    def result(self, network: DeepMask | SharpMask) -> DeepMask | SharpMask:
+        """The network that this stage makes."""
+        return network
+
+
+def _with_trunk(
+    network: nn.Module, trunk: str, config: StageConfig, *, leave_out: str | None = None
+) -> Iterator[Trained]:
+    for name, parameter in network.named_parameters():
+        of_trunk = name.startswith(trunk)
+        factor = config.trunk_factor if of_trunk else 1.0
+        if factor > 0 and not (leave_out and name.startswith(leave_out)):
+            yield Trained(parameter, factor, config.trunk_start if of_trunk else 0)
+
+
+def score_targets(output: PatchOutput, batch: Batch, kind: str) -> Tensor:
+    """What the scores (B,) are to become; see `StageConfig.score_target`."""
+    if kind == "label":
+        return batch["label"]
+    iou = batch["label"] * mask_ious(output.mask_logits, batch["mask"])
+    return iou if kind == "iou" else (iou + batch["label"]) / 2
+
+
+@torch.no_grad()
+def taught(batch: Batch, teacher: nn.Module, patches: Tensor, share: float) -> dict[str, Tensor]:
+    """The batch with targets that are to a `share` the teacher's probabilities; the logistic loss of a mixture is the
+    mixture of the losses. The teacher must be in evaluation mode."""
+    output = teacher(patches)
+    logits = output.mask_logits.float()
+    side = batch["mask"].shape[-2:]
+    if logits.shape[-2:] != side:
+        logits = F.interpolate(logits[:, None], size=side, mode="bilinear", antialias=True)[:, 0]
+    mask, label = logits.sigmoid(), output.score_logits.float().sigmoid()
+    return {
+        **batch,
+        "mask": (1 - share) * batch["mask"].float() + share * mask,
+        "label": (1 - share) * batch["label"] + share * label,
+    }
+
+
+def batch_loss(
+    output: PatchOutput, batch: Batch, mask_weight: float, world: World, boundary_weight: float = 0.0
+) -> tuple[Tensor, dict[str, float]]:
     """This process's share of the loss, and the batch's mask and score loss for the log.
 
     Both losses are means over the whole batch of all processes, so that gradients summed over processes are those of
@@ -93,7 +162,7 @@ def batch_loss(output: PatchOutput, batch: Batch, mask_weight: float, world: Wor
     """
     counts = torch.stack([batch["has_mask"].sum(), batch["has_score"].sum()])
     mask_count, score_count = (max(1.0, c) for c in sum_over_world(counts, world).tolist())
-    mask = mask_loss_sum(output.mask_logits, batch["mask"], batch["has_mask"]) / mask_count
+    mask = mask_loss_sum(output.mask_logits, batch["mask"], batch["has_mask"], boundary_weight) / mask_count
     score = score_loss_sum(output.score_logits, batch["label"], batch["has_score"]) / score_count
     logged: dict[str, float] = {}
     if counts[0] > 0:

@@ -33,6 +33,7 @@ def make_propose(network: Any, device: str | None = None) -> Propose:
             scales=fitted_scales(max(height, width), settings, network.spec.patch_size),
             top=settings.top,
             threshold=settings.threshold,
+            ranking=settings.ranking,
             nms=settings.nms if settings.nms < 1 else None,
             min_score=settings.min_score,
             max_pixels=height * width,  # it was checked before

@@ -1,6 +1,6 @@
 """What goes over the wire, as it is checked and as the OpenAPI document describes it."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -26,6 +26,10 @@ class ProposalSettings(_Strict):
     )
     threshold: float = Field(
         default=0.2, gt=0, lt=1, allow_inf_nan=False, description="Probability above which a pixel belongs to the mask."
+    )
+    ranking: Literal["paper", "soft"] = Field(
+        default="paper",
+        description="soft: near-copies of better masks come later, with lowered scores; paper: by score alone.",
     )
     nms: Share = Field(default=1.0, description="Drop masks that overlap a better one by a larger IoU; 1 keeps all.")
     min_score: Share = Field(default=0.0, description="Drop masks of a smaller score.")
