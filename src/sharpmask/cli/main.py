@@ -18,6 +18,7 @@ COMMANDS = {
     "check": ("check", "check COCO annotations and their images before training"),
     "train": ("train", "train DeepMask, then SharpMask, on COCO-format data"),
     "evaluate": ("evaluate", "measure proposals: AR, AR by size, AUC, with intervals"),
+    "evaluate-detections": ("evaluate_detections", "measure detections: COCO's and VOC's AP of boxes and masks"),
     "evaluate-patches": ("evaluate_patches", "measure the masks of canonical patches: IoU table"),
     "reproduce": ("reproduce", "rebuild a study of the paper: its rows trained, measured and set beside its figures"),
     "import-torch7": ("import_torch7", "turn a model of the Torch7 release into a weights file"),
