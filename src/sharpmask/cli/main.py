@@ -17,6 +17,7 @@ COMMANDS = {
     "sample": ("sample", "write a small synthetic data set to try training on"),
     "check": ("check", "check COCO annotations and their images before training"),
     "train": ("train", "train DeepMask, then SharpMask, on COCO-format data"),
+    "train-detector": ("train_detector", "train Fast R-CNN or MultiPathNet on the proposals: named objects"),
     "evaluate": ("evaluate", "measure proposals: AR, AR by size, AUC, with intervals"),
     "evaluate-detections": ("evaluate_detections", "measure detections: COCO's and VOC's AP of boxes and masks"),
     "evaluate-patches": ("evaluate_patches", "measure the masks of canonical patches: IoU table"),
