@@ -18,6 +18,7 @@ COMMANDS = {
     "check": ("check", "check COCO annotations and their images before training"),
     "train": ("train", "train DeepMask, then SharpMask, on COCO-format data"),
     "train-detector": ("train_detector", "train Fast R-CNN or MultiPathNet on the proposals: named objects"),
+    "detect": ("detect", "find and name the objects in images with a trained detector"),
     "evaluate": ("evaluate", "measure proposals: AR, AR by size, AUC, with intervals"),
     "evaluate-detections": ("evaluate_detections", "measure detections: COCO's and VOC's AP of boxes and masks"),
     "evaluate-patches": ("evaluate_patches", "measure the masks of canonical patches: IoU table"),
