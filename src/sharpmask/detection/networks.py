@@ -81,23 +81,23 @@ class SkipPool(nn.Module):
         return self.conv(torch.cat(parts, dim=1))
 
 
-class _Detector(nn.Module):
-    """What both networks share: the trunk, and the statistics of box targets."""
+class TrunkNetwork(nn.Module):
+    """A trunk with the sizes that its images are rescaled to."""
 
     mean: Tensor
     std: Tensor
-    box_mean: Tensor
-    box_std: Tensor
 
-    def __init__(self, spec: DetectorSpec, classes: int) -> None:
+    def __init__(self, spec: DetectorSpec) -> None:
         super().__init__()
-        self.spec, self.classes = spec, classes
+        self.spec = spec
         self.trunk = build_trunk(spec.trunk_spec)
         self.register_buffer("mean", torch.tensor(self.trunk.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(self.trunk.std).view(1, 3, 1, 1), persistent=False)
-        # Box targets have the mean 0 and the deviation 1 in each of their four numbers; training measures them.
-        self.register_buffer("box_mean", torch.zeros(4))
-        self.register_buffer("box_std", torch.tensor([0.1, 0.1, 0.2, 0.2]))
+
+    @property
+    def levels(self) -> int:
+        """How many of the trunk's levels are read, counted from the coarsest."""
+        return 1
 
     def features(self, image: Tensor) -> tuple[Features, Scale]:
         """Trunk features of one image (3, H, W) in [0, 1] that is rescaled to the spec's size first."""
@@ -109,6 +109,20 @@ class _Detector(nn.Module):
             resized = image[None]
         features = self.trunk((resized - self.mean) / self.std)
         return features, Scale(size, (width / size[1], height / size[0]))
+
+
+class _Detector(TrunkNetwork):
+    """What both detectors share: classes, and the statistics of box targets."""
+
+    box_mean: Tensor
+    box_std: Tensor
+
+    def __init__(self, spec: DetectorSpec, classes: int) -> None:
+        super().__init__(spec)
+        self.classes = classes
+        # Box targets have the mean 0 and the deviation 1 in each of their four numbers; training measures them.
+        self.register_buffer("box_mean", torch.zeros(4))
+        self.register_buffer("box_std", torch.tensor([0.1, 0.1, 0.2, 0.2]))
 
     def encode(self, boxes: Tensor, targets: Tensor) -> Tensor:
         """Normalised regression targets (R, 4) of boxes for their objects."""
@@ -167,6 +181,10 @@ class MultiPathNet(_Detector):
         joined = spec.hidden * len(spec.regions)
         self.classifiers = nn.ModuleList(_output(joined, classes + 1, 0.01) for _ in spec.thresholds)
         self.regressor = _output(spec.hidden, 4 * classes, 0.001)
+
+    @property
+    def levels(self) -> int:
+        return max(self.depths)
 
     def forward(self, features: Features, boxes: Tensor, scale: Scale) -> RoiOutput:
         """Boxes (R, 4) of the image that `features` are of."""

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from sharpmask.checkpoints.store import load_network, load_state, read_safetensors
 from sharpmask.detection.classes import DetectorClass
-from sharpmask.detection.networks import FastRCNN, MultiPathNet, build_detector
+from sharpmask.detection.networks import FastRCNN, MultiPathNet, TrunkNetwork, build_detector
 from sharpmask.detection.specs import DetectorSpec
 from sharpmask.errors import ConfigError, ModelError
 from sharpmask.files import atomic_write
@@ -81,7 +81,7 @@ def load_detector(path: str | Path) -> tuple[FastRCNN | MultiPathNet, list[Detec
     return network.eval(), classes
 
 
-def load_detector_trunk(network: FastRCNN | MultiPathNet, source: str) -> None:
+def load_detector_trunk(network: TrunkNetwork, source: str) -> None:
     """Fill a detector's trunk from an ImageNet file or from a proposal model, given by its name or file.
 
     Raises:

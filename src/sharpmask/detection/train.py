@@ -10,13 +10,14 @@ from torch import Tensor, nn
 
 from sharpmask.data.check import assert_trainable
 from sharpmask.data.coco import CocoDataset, read_coco
-from sharpmask.data.photos import PhotoCache, read_photo
+from sharpmask.data.photos import PhotoCache
 from sharpmask.detection.classes import DetectorClass, choose_classes, describe_classes
 from sharpmask.detection.config import DetectorConfig
 from sharpmask.detection.examples import BoxExamples, Example
+from sharpmask.detection.features import FeatureStore
 from sharpmask.detection.loop import run_loop
 from sharpmask.detection.losses import box_loss_sum, class_loss_sum
-from sharpmask.detection.networks import FastRCNN, MultiPathNet, Scale, build_detector
+from sharpmask.detection.networks import FastRCNN, MultiPathNet, build_detector
 from sharpmask.detection.proposal_boxes import ProposalBoxes, compute_proposals, read_proposals
 from sharpmask.detection.sampling import image_truths
 from sharpmask.detection.specs import get_detector_spec
@@ -24,7 +25,6 @@ from sharpmask.detection.store import load_detector, load_detector_trunk, save_d
 from sharpmask.detection.validation import Validation
 from sharpmask.errors import ConfigError, DataError, ModelError
 from sharpmask.networks.specs import SPECS
-from sharpmask.networks.trunk import Features
 from sharpmask.training.checkpoint import load_checkpoint
 from sharpmask.training.distributed import World, barrier, join_world, leave_world
 
@@ -168,39 +168,6 @@ class DetectorTask:
 
     def load(self, path: Path) -> None:
         self.network.load_state_dict(load_detector(path)[0].state_dict())
-
-
-class FeatureStore:
-    """Features of a frozen trunk, computed when they are first asked for and kept up to a number of bytes."""
-
-    def __init__(
-        self,
-        network: FastRCNN | MultiPathNet,
-        dataset: CocoDataset,
-        image_dir: str | Path,
-        limit_bytes: int,
-        device: torch.device,
-    ) -> None:
-        self.network, self.dataset, self.image_dir, self.device = network, dataset, Path(image_dir), device
-        self.limit_bytes, self.used_bytes = limit_bytes, 0
-        self.depth = max(network.depths) if isinstance(network, MultiPathNet) else 1
-        self._kept: dict[tuple[int, bool], tuple[Features, Scale]] = {}
-
-    def features(self, image_id: int, flip: bool) -> tuple[Features, Scale]:
-        """The levels of the trunk that the network reads, of an image or its mirror image."""
-        kept = self._kept.get((image_id, flip))
-        if kept is not None:
-            return kept
-        pixels = torch.from_numpy(read_photo(self.dataset.image_by_id[image_id], self.image_dir))
-        image = pixels.to(self.device).permute(2, 0, 1).float() / 255
-        with torch.no_grad():
-            features, scale = self.network.features(image.flip(2) if flip else image)
-        found = (tuple(level.clone() for level in features[-self.depth :]), scale)
-        size = sum(level.numel() * level.element_size() for level in found[0])
-        if self.used_bytes + size <= self.limit_bytes:
-            self._kept[(image_id, flip)] = found
-            self.used_bytes += size
-        return found
 
 
 def find_proposals(
