@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sharpmask.proposals.overlay import _drawn_mask, draw_on, draw_overlay
+from sharpmask.proposals.overlay import draw_on, draw_overlay, drawn_mask
 from sharpmask.proposals.result import Proposals
 
 
@@ -57,7 +57,7 @@ def test_masks_of_any_size_are_drawn_where_they_are(photo: np.ndarray) -> None:
     for size in ((37, 53), (13, 20), (80, 53), (5, 211)):
         y, x = (((np.arange(new) + 0.5) * old / new).astype(int) for new, old in zip(size, (37, 53), strict=True))
         for mask, rle in zip(masks, Proposals.from_masks(masks).rles, strict=True):
-            np.testing.assert_array_equal(_drawn_mask(rle, size[::-1]), mask[np.ix_(y, x)])
+            np.testing.assert_array_equal(drawn_mask(rle, size[::-1]), mask[np.ix_(y, x)])
 
 
 def test_numbers_give_the_colours(photo: np.ndarray) -> None:

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from sharpmask.errors import ConfigError
 
-Trunk = Literal["resnet50", "vgg_a", "efficientnet_lite0", "efficientnet_lite2"]
+Trunk = Literal["resnet50", "vgg_a", "vgg_16", "efficientnet_lite0", "efficientnet_lite2"]
 
 
 @dataclass(frozen=True)

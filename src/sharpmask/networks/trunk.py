@@ -77,22 +77,22 @@ class ResNetTrunk(nn.Module):
 class VggTrunk(nn.Module):
     """VGG-A without its last pooling (8 convolutions: D8), stride 16, 8 * width channels (DeepMask paper, section 3.1).
 
-    The features of a level are those before the next pooling. With `levels` 3 it ends two convolutions earlier.
+    The features of a level are those before the next pooling. With `levels` 3 it ends one stage earlier. VGG-16, the
+    trunk of Fast R-CNN, has other `convolutions`.
     """
 
     mean = ResNetTrunk.mean
     std = ResNetTrunk.std
-    convolutions = (1, 1, 2, 2, 2)
 
-    def __init__(self, *, width: int = 64, levels: int = 4) -> None:
+    def __init__(self, *, width: int = 64, levels: int = 4, convolutions: tuple[int, ...] = (1, 1, 2, 2, 2)) -> None:
         super().__init__()
         widths = (width, width * 2, width * 4, width * 8, width * 8)[: levels + 1]
-        self.features = nn.Sequential()  # numbered as torchvision's vgg11
+        self.features = nn.Sequential()  # numbered as torchvision's vgg11 and vgg16
         channels = 3
         for stage, out in enumerate(widths):
             if stage:
                 self.features.append(nn.MaxPool2d(2))
-            for _ in range(self.convolutions[stage]):
+            for _ in range(convolutions[stage]):
                 conv = PaddedConv2d(channels, out, 3)
                 nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")  # without BatchNorm the signal would fade
                 nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
@@ -181,6 +181,8 @@ def build_trunk(spec: ModelSpec) -> ResNetTrunk | VggTrunk | EfficientNetLiteTru
         return ResNetTrunk(width=spec.trunk_width, stride_on=spec.stride_on, levels=spec.levels)
     if spec.trunk == "vgg_a":
         return VggTrunk(width=spec.trunk_width, levels=spec.levels)
+    if spec.trunk == "vgg_16":
+        return VggTrunk(width=spec.trunk_width, levels=spec.levels, convolutions=(2, 2, 3, 3, 3))
     return EfficientNetLiteTrunk(spec.trunk, width=spec.trunk_width, levels=spec.levels)
 
 

@@ -63,10 +63,10 @@ def draw_on(
     canvas = pixels.astype(np.float32)
     size = (pixels.shape[1], pixels.shape[0])
     chosen = proposals[:_CANDIDATES].nms_ranks(nms)[:count]
-    shapes = {rank: _drawn_mask(proposals.rles[rank], size) for rank in chosen}
+    shapes = {rank: drawn_mask(proposals.rles[rank], size) for rank in chosen}
     shapes = {rank: mask for rank, mask in shapes.items() if mask.any()}
     texts = {rank: int(rank + 1 if numbers is None else numbers[rank]) for rank in shapes}
-    colours = {rank: _colour(place if numbers is None else texts[rank]) for place, rank in enumerate(shapes)}
+    colours = {rank: bright_colour(place if numbers is None else texts[rank]) for place, rank in enumerate(shapes)}
     # Large masks first: a part in front of a whole stays visible.
     order = sorted(shapes, key=lambda rank: -int(shapes[rank].sum()))
     thickness = max(1, round(max(size) / 400))
@@ -80,7 +80,7 @@ def draw_on(
     return picture
 
 
-def _drawn_mask(rle: Rle, size: tuple[int, int]) -> np.ndarray:
+def drawn_mask(rle: Rle, size: tuple[int, int]) -> np.ndarray:
     """A mask at the size (width, height) of the drawing: bool (h,w), each pixel as the mask is at its centre. Costs
     the mask's runs and the drawing, whatever the size of the image."""
     (height, width), (w, h) = rle["size"], size
@@ -106,7 +106,7 @@ def mask_edge(mask: np.ndarray, thickness: int) -> np.ndarray:
     return mask & ~inner[1:-1, 1:-1]
 
 
-def _colour(number: int) -> np.ndarray:
+def bright_colour(number: int) -> np.ndarray:
     """Well separated bright colours: hues by the golden ratio, so that neighbouring numbers differ most."""
     saturation, value = [(0.85, 1.0), (0.6, 1.0), (0.9, 0.85)][number // 6 % 3]
     return np.array(colorsys.hsv_to_rgb((0.58 + 0.61803398875 * number) % 1, saturation, value), np.float32) * 255

@@ -1,0 +1,105 @@
+"""The examples of detector training: an image, and some of its boxes with what they are.
+
+Example i is a function of the seed and of i alone, so that a resumed run sees what the uninterrupted one would have.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from sharpmask.data.photos import PhotoCache
+from sharpmask.detection.proposal_boxes import ProposalBoxes
+from sharpmask.detection.sampling import Assigned, ImageTruth, assign, sample
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image of a batch.
+
+    Attributes:
+        image_id: which image.
+        flip: it is mirrored, and the boxes with it.
+        image: (3, H, W) uint8; None where features are taken from a store.
+        boxes: (R, 4) xyxy.
+        assigned: what they are.
+    """
+
+    image_id: int
+    flip: bool
+    image: torch.Tensor | None
+    boxes: torch.Tensor
+    assigned: Assigned
+
+
+class BoxExamples(Dataset[Example]):
+    """Examples without end: all images that give any box to learn from, in a new order in every round.
+
+    Args:
+        truths: what is annotated in each image.
+        proposals: boxes of each image; the annotated ones are added.
+        widths: of the images.
+        photos: None: examples come without pixels.
+        rois, foreground, background_from, flip, seed: see `DetectorConfig`.
+    """
+
+    def __init__(
+        self,
+        truths: Mapping[int, ImageTruth],
+        proposals: ProposalBoxes,
+        *,
+        widths: Mapping[int, int],
+        photos: PhotoCache | None,
+        rois: int,
+        foreground: float,
+        background_from: float,
+        flip: bool,
+        seed: int,
+    ) -> None:
+        self.widths, self.photos = widths, photos
+        self.rois, self.foreground, self.flip, self.seed = rois, foreground, flip, seed
+        self.boxes: dict[int, torch.Tensor] = {}
+        self.assigned: dict[int, Assigned] = {}
+        for image_id, truth in truths.items():
+            boxes = torch.cat([truth.boxes, proposals[image_id]])
+            found = assign(boxes, truth, background_from=background_from)
+            usable = torch.nonzero(found.labels >= 0)[:, 0]
+            if len(usable):
+                self.boxes[image_id], self.assigned[image_id] = boxes[usable], found.take(usable)
+        self.image_ids = sorted(self.boxes)
+        self._round: tuple[int, np.ndarray] | None = None
+
+    def foreground_pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """All boxes of objects (N, 4) and the objects' own (N, 4), of which box statistics are made."""
+        chosen = {image_id: self.assigned[image_id].labels > 0 for image_id in self.image_ids}
+        empty = [torch.zeros(0, 4)]
+        return (
+            torch.cat(empty + [self.boxes[i][own] for i, own in chosen.items()]),
+            torch.cat(empty + [self.assigned[i].targets[own] for i, own in chosen.items()]),
+        )
+
+    def __getitem__(self, index: int) -> Example:
+        number, place = divmod(index, len(self.image_ids))
+        if self._round is None or self._round[0] != number:
+            self._round = (number, np.random.default_rng((self.seed, 1, number)).permutation(len(self.image_ids)))
+        image_id = self.image_ids[self._round[1][place]]
+        rng = np.random.default_rng((self.seed, 2, index))
+        flip = self.flip and bool(rng.random() < 0.5)
+        places = sample(self.assigned[image_id], self.rois, self.foreground, rng)
+        boxes, assigned = self.boxes[image_id][places], self.assigned[image_id].take(places)
+        if flip:
+            width = self.widths[image_id]
+            boxes = mirrored(boxes, width)
+            assigned = Assigned(assigned.labels, assigned.ious, mirrored(assigned.targets, width), assigned.known)
+        image = None
+        if self.photos is not None:
+            image = torch.from_numpy(self.photos[image_id]).permute(2, 0, 1)
+            image = image.flip(2) if flip else image
+        return Example(image_id, flip, image, boxes, assigned)
+
+
+def mirrored(boxes: torch.Tensor, width: int) -> torch.Tensor:
+    """Boxes (N, 4) in the mirrored image."""
+    return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)

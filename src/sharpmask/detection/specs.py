@@ -1,0 +1,111 @@
+"""Every detector of the package: one table from name to architecture, as `networks.specs` has it for proposals."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from sharpmask.errors import ConfigError
+from sharpmask.networks.specs import ModelSpec, Trunk
+
+# The regions around a box of MultiPathNet, and how many of the trunk's levels each sees: the coarsest so many. Wide
+# regions tell what surrounds the object, for which fine features are of little use.
+FOVEAL = (1.0, 1.5, 2.0, 4.0)
+SKIPS = {1.0: 3, 1.5: 3, 2.0: 2, 4.0: 1}
+# IoU thresholds, in percent, of the integral loss.
+INTEGRAL = (50, 55, 60, 65, 70, 75)
+
+
+@dataclass(frozen=True)
+class DetectorSpec:
+    """A detector's architecture, without its classes.
+
+    The defaults are Fast R-CNN's (arXiv 1504.08083); MultiPathNet (arXiv 1604.02135) adds regions, skips, thresholds.
+
+    Attributes:
+        name: what users give to `train-detector`.
+        trunk, trunk_width, stride_on: as in `networks.specs.ModelSpec`; features of stride 16.
+        multipath: MultiPathNet rather than Fast R-CNN; only it takes what follows below.
+        short_side, long_side: images are rescaled to this shorter side, but so that the longer is not above its own.
+        pooled_side: cells along a side of a box's features.
+        hidden: units of each of the two fully connected layers, for each region.
+        dropout: after each of them, in training.
+        regions: sides of the regions around a box, in sides of the box; 1 first, which alone gives the box regression.
+        skips: pool the trunk's last three levels rather than the last.
+        thresholds: IoU in percent from which each classifier takes a box for an object; their
+            probabilities are averaged.
+
+    Raises:
+        ConfigError: regions that do not begin with 1, thresholds outside 50 … 95, or parts of MultiPathNet in a Fast
+            R-CNN.
+    """
+
+    name: str
+    trunk: Trunk
+    trunk_width: int = 64
+    stride_on: Literal["1x1", "3x3"] = "3x3"
+    multipath: bool = False
+    short_side: int = 600
+    long_side: int = 1000
+    pooled_side: int = 7
+    hidden: int = 4096
+    dropout: float = 0.5
+    regions: tuple[float, ...] = (1.0,)
+    skips: bool = False
+    thresholds: tuple[int, ...] = (50,)
+
+    def __post_init__(self) -> None:
+        if not self.regions or self.regions[0] != 1 or any(region < 1 for region in self.regions):
+            raise ConfigError(f"detector '{self.name}': regions must begin with 1 and be no smaller")
+        if not self.thresholds or not all(50 <= threshold <= 95 for threshold in self.thresholds):
+            raise ConfigError(f"detector '{self.name}': thresholds must lie between 50 and 95 percent")
+        if not self.multipath and (len(self.regions) > 1 or self.skips or self.thresholds != (50,)):
+            raise ConfigError(f"detector '{self.name}': a Fast R-CNN has one region, no skips and the threshold 50")
+
+    @property
+    def trunk_spec(self) -> ModelSpec:
+        """The trunk as the networks' table describes it."""
+        return ModelSpec(
+            name=self.name, trunk=self.trunk, trunk_width=self.trunk_width, stride_on=self.stride_on, features=None
+        )
+
+
+# VGG-16 is the papers'; ResNet's and the light trunk's layers are smaller, since their features have more channels or
+# have to suffice on a CPU.
+_BASES = (
+    DetectorSpec(name="fast-rcnn-vgg16", trunk="vgg_16"),
+    DetectorSpec(name="fast-rcnn-resnet50", trunk="resnet50", hidden=1024),
+    DetectorSpec(name="fast-rcnn-resnet50-caffe", trunk="resnet50", stride_on="1x1", hidden=1024),
+    DetectorSpec(name="fast-rcnn-lite0", trunk="efficientnet_lite0", short_side=400, long_side=672, hidden=512),
+)
+
+
+def _rows() -> list[DetectorSpec]:
+    """Each base, MultiPathNet on it, and MultiPathNet without each of its three parts."""
+    rows = []
+    for base in _BASES:
+        full = replace(
+            base,
+            name=base.name.replace("fast-rcnn", "multipathnet"),
+            multipath=True,
+            regions=FOVEAL,
+            skips=True,
+            thresholds=INTEGRAL,
+        )
+        rows += [
+            base,
+            full,
+            replace(full, name=f"{full.name}-no-foveal", regions=(1.0,)),
+            replace(full, name=f"{full.name}-no-skips", skips=False),
+            replace(full, name=f"{full.name}-no-integral", thresholds=(50,)),
+        ]
+    return rows
+
+
+DETECTORS: dict[str, DetectorSpec] = {spec.name: spec for spec in _rows()}
+
+
+def get_detector_spec(name: str) -> DetectorSpec:
+    """The spec of that name; ConfigError with the known names otherwise."""
+    try:
+        return DETECTORS[name]
+    except KeyError:
+        raise ConfigError(f"no detector named '{name}'; there are: {', '.join(DETECTORS)}") from None

@@ -1,0 +1,113 @@
+"""Detector files: safetensors that carry architecture and classes.
+
+A detector whose trunk is that of a bundled proposal model, frozen while it was trained, names the model in place of the
+trunk's weights.
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from sharpmask.checkpoints.store import load_network, load_state, read_safetensors
+from sharpmask.detection.classes import DetectorClass
+from sharpmask.detection.networks import FastRCNN, MultiPathNet, TrunkNetwork, build_detector
+from sharpmask.detection.specs import DetectorSpec
+from sharpmask.errors import ConfigError, ModelError
+from sharpmask.files import atomic_write
+from sharpmask.networks.trunk import convert_batchnorm
+
+FORMAT = "sharpmask-detector-1"
+
+
+def save_detector(
+    network: FastRCNN | MultiPathNet,
+    classes: Sequence[DetectorClass],
+    path: str | Path,
+    *,
+    trunk_of: str | None = None,
+    notes: Mapping[str, str] | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a detector's weights, architecture and classes, atomically.
+
+    Args:
+        trunk_of: name of the bundled model that has the same trunk, which is left out then.
+        notes: further text for the file's header.
+        dtype: of weights with two or more dimensions; all else stays in fp32.
+    """
+    tensors = {
+        name: tensor.detach().to("cpu", dtype if tensor.ndim > 1 else torch.float32).contiguous()
+        for name, tensor in network.state_dict().items()
+        if trunk_of is None or not name.startswith("trunk.")
+    }
+    metadata = {
+        "format": FORMAT,
+        "spec": json.dumps(dataclasses.asdict(network.spec)),
+        "classes": json.dumps([dataclasses.asdict(entry) for entry in classes]),
+        **({"trunk_of": trunk_of} if trunk_of else {}),
+        **(notes or {}),
+    }
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata=metadata)
+
+
+def load_detector(path: str | Path) -> tuple[FastRCNN | MultiPathNet, list[DetectorClass]]:
+    """A detector in evaluation mode, fp32, on the CPU, and its classes.
+
+    Raises:
+        ModelError: the file is missing, damaged or no detector.
+    """
+    tensors, metadata = read_safetensors(path)
+    if metadata.get("format") != FORMAT:
+        raise ModelError(f"{path} is no detector: its header has no format '{FORMAT}'; make one with train-detector")
+    try:
+        values = json.loads(metadata["spec"])
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        spec = DetectorSpec(**values)
+        classes = [DetectorClass(**entry) for entry in json.loads(metadata["classes"])]
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise ModelError(
+            f"{path} describes a detector this version does not know ({error}); use the version it was made with"
+        ) from None
+    network = build_detector(spec, len(classes))
+    if "trunk_of" in metadata:
+        trunk = load_network(metadata["trunk_of"]).deepmask.trunk
+        tensors = {**tensors, **{f"trunk.{name}": tensor for name, tensor in trunk.state_dict().items()}}
+    load_state(network, tensors, path)
+    return network.eval(), classes
+
+
+def load_detector_trunk(network: TrunkNetwork, source: str) -> None:
+    """Fill a detector's trunk from an ImageNet file or from a proposal model, given by its name or file.
+
+    Raises:
+        ConfigError: there is no such model.
+        ModelError: the file is missing or damaged, or holds another trunk.
+    """
+    trunk, spec = network.trunk, network.spec
+    if Path(source).is_file() and source.endswith(".safetensors"):
+        tensors, metadata = read_safetensors(source)
+        if "format" not in metadata or not metadata["format"].startswith("sharpmask-"):
+            try:
+                load_state(trunk, convert_batchnorm(tensors, trunk), source)
+            except KeyError as error:
+                raise ModelError(f"{source} is not an ImageNet file of trunk '{spec.trunk}': no {error}") from None
+            return
+        if metadata["format"] == FORMAT:
+            own = load_detector(source)[0]
+            kinds, state = (own.spec.trunk, own.spec.stride_on), own.trunk.state_dict()
+        else:
+            model = load_network(source)
+            kinds, state = (model.spec.trunk, model.spec.stride_on), model.deepmask.trunk.state_dict()
+    else:
+        model = load_network(source)
+        kinds, state = (model.spec.trunk, model.spec.stride_on), model.deepmask.trunk.state_dict()
+    if kinds != (spec.trunk, spec.stride_on):
+        raise ModelError(
+            f"{source} has another trunk than '{spec.name}': {kinds[0]} with the stride on the {kinds[1]} convolutions"
+        )
+    load_state(trunk, state, source)

@@ -1,0 +1,218 @@
+"""Training a detector: proposals once, then the loop."""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sharpmask.data.check import assert_trainable
+from sharpmask.data.coco import CocoDataset, read_coco
+from sharpmask.data.photos import PhotoCache
+from sharpmask.detection.classes import DetectorClass, choose_classes, describe_classes
+from sharpmask.detection.config import DetectorConfig
+from sharpmask.detection.examples import BoxExamples, Example
+from sharpmask.detection.features import FeatureStore
+from sharpmask.detection.loop import run_loop
+from sharpmask.detection.losses import box_loss_sum, class_loss_sum
+from sharpmask.detection.networks import FastRCNN, MultiPathNet, build_detector
+from sharpmask.detection.proposal_boxes import ProposalBoxes, compute_proposals, read_proposals
+from sharpmask.detection.sampling import image_truths
+from sharpmask.detection.specs import get_detector_spec
+from sharpmask.detection.store import load_detector, load_detector_trunk, save_detector
+from sharpmask.detection.validation import Validation
+from sharpmask.errors import ConfigError, DataError, ModelError
+from sharpmask.networks.specs import SPECS
+from sharpmask.training.checkpoint import load_checkpoint
+from sharpmask.training.distributed import World, barrier, join_world, leave_world
+
+RESULT = "detector.safetensors"
+
+
+def train_detector(config: DetectorConfig, *, resume: bool = False, say: Callable[[str], None] | None = None) -> Path:
+    """Train a detector. Returns the path of the result, `output`/detector.safetensors.
+
+    Besides it `output` holds the checkpoint to resume from, the best validated weights, log.jsonl, tensorboard/ and the
+    proposals that were computed.
+
+    Args:
+        config: the run.
+        resume: go on from the checkpoint in `output` if there is one; otherwise it is an error, so that no run is lost.
+        say: told which classes are learnt; None: printed on standard error.
+
+    Raises:
+        SharpMaskError: settings, data or weights that cannot be used; nothing has been trained then.
+    """
+    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    output = Path(config.output)
+    dataset = read_coco(config.annotations)
+    classes = choose_classes(dataset, names=config.classes, min_examples=config.min_examples)
+    get_detector_spec(config.detector)
+    assert_trainable(dataset, config.images, negatives=False)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"cannot make the output folder {output}: {error.strerror}") from None
+    state = load_checkpoint(output, config)  # type: ignore[arg-type]  # any dataclass will do
+    if state is not None and not resume:
+        raise ConfigError(f"{output} holds a run already; add --resume to go on with it, or choose another output")
+    world = join_world(device.type)
+    if device.type == "cuda" and device.index is None:
+        device = torch.device("cuda", world.local_rank)
+    try:
+        if world.is_main:
+            (say or (lambda text: print(text, file=sys.stderr)))(describe_classes(classes, dataset))
+        task = DetectorTask(config, dataset, classes, device, world)
+        run_loop(task, config, output, device, world, state)
+        result = output / RESULT
+        if world.is_main:
+            task.save(result, torch.float16)
+        return result
+    finally:
+        leave_world()
+
+
+class DetectorTask:
+    """A detector that is learnt from proposals."""
+
+    name = "detector"
+
+    def __init__(
+        self,
+        config: DetectorConfig,
+        dataset: CocoDataset,
+        classes: Sequence[DetectorClass],
+        device: torch.device,
+        world: World,
+    ) -> None:
+        self.config, self.dataset, self.classes, self.device = config, dataset, classes, device
+        torch.manual_seed(config.seed)
+        self.network = initial_detector(config, len(classes)).to(device)
+        self.frozen = config.trunk_factor == 0
+        photos = PhotoCache(dataset, config.images, int(config.cache_gigabytes * 2**30))
+        self.examples = BoxExamples(
+            image_truths(dataset, classes),
+            find_proposals(config, dataset, config.images, config.proposals, "train", world),
+            widths={key: record.width for key, record in dataset.image_by_id.items()},
+            photos=None if self.frozen else photos,
+            rois=config.rois,
+            foreground=config.foreground,
+            background_from=config.background_from,
+            flip=config.flip,
+            seed=config.seed,
+        )
+        self._set_box_statistics()
+        if config.workers and not self.frozen:
+            photos.preload(self.examples.image_ids)  # once, before the workers fork and share it
+        self.store = FeatureStore(self.network, dataset, config.images, int(config.cache_gigabytes * 2**30), device)
+        self.validation = None
+        if config.val_annotations and config.val_images and world.is_main:
+            truth = read_coco(config.val_annotations)
+            boxes = find_proposals(config, truth, config.val_images, config.val_proposals, "val", World())
+            self.validation = Validation(truth, config.val_images, boxes, classes, config.validation_photos)
+
+    def _set_box_statistics(self) -> None:
+        """Mean and deviation of the box targets of all boxes of objects."""
+        boxes, targets = self.examples.foreground_pairs()
+        if not len(boxes):
+            raise DataError(f"{self.dataset.path}: no box to learn from; are the classes annotated in its images?")
+        network = self.network
+        network.box_mean.zero_()
+        network.box_std.fill_(1.0)
+        numbers = network.encode(boxes.to(self.device), targets.to(self.device))
+        network.box_mean.copy_(numbers.mean(dim=0))
+        network.box_std.copy_(numbers.std(dim=0, correction=0).clamp(min=1e-2))
+
+    def trained(self) -> Iterator[tuple[nn.Parameter, float]]:
+        for name, parameter in self.network.named_parameters():
+            factor = self.config.trunk_factor if name.startswith("trunk.") else 1.0
+            if factor > 0:
+                yield parameter, factor
+
+    def losses(self, examples: Sequence[Example]) -> tuple[dict[str, Tensor], dict[str, float]]:
+        network, class_sums, box_sums, count = self.network, [], [], 0
+        for example in examples:
+            if example.image is None:
+                features, scale = self.store.features(example.image_id, example.flip)
+            else:
+                features, scale = network.features(example.image.to(self.device).float() / 255)
+            boxes = example.boxes.to(self.device)
+            labels, ious, targets, known = (
+                part.to(self.device)
+                for part in (
+                    example.assigned.labels, example.assigned.ious, example.assigned.targets, example.assigned.known
+                )
+            )  # fmt: skip
+            output = network(features, boxes, scale)
+            class_sums.append(class_loss_sum(output, labels, ious, known, network.spec.thresholds))
+            encoded = network.encode(boxes, torch.where(labels[:, None] > 0, targets, boxes))
+            box_sums.append(self.config.box_weight * box_loss_sum(output.deltas, labels, encoded))
+            count += len(boxes)
+        sums = {"class_loss": torch.stack(class_sums).sum(), "box_loss": torch.stack(box_sums).sum()}
+        return sums, dict.fromkeys(sums, float(count))
+
+    def validate(self) -> dict[str, float]:
+        if self.validation is None:
+            return {}
+        return self.validation.scalars(self.network, self.device)
+
+    def save(self, path: Path, dtype: torch.dtype) -> None:
+        source = self.config.trunk_weights
+        bundled = source in SPECS and SPECS[source].weights is not None
+        trunk_of = source if self.frozen and bundled and self.config.start_from is None else None
+        save_detector(self.network, self.classes, path, trunk_of=trunk_of, dtype=dtype)
+
+    def load(self, path: Path) -> None:
+        self.network.load_state_dict(load_detector(path)[0].state_dict())
+
+
+def find_proposals(
+    config: DetectorConfig, dataset: CocoDataset, image_dir: str, given: str | None, part: str, world: World
+) -> ProposalBoxes:
+    """The proposals of a part of the data: from the file that is given, or computed by the first process and kept."""
+    if given is not None:
+        return read_proposals(given, dataset, count=config.proposal_count)
+    cache = Path(config.output) / f"{part}-proposals.jsonl"
+    if part == "train" and config.proposal_cache:
+        cache = Path(config.proposal_cache)
+    if not world.is_main:
+        barrier(world)
+    boxes = compute_proposals(
+        dataset,
+        image_dir,
+        model=config.proposal_model,
+        count=config.proposal_count,
+        cache=cache,
+        device=config.device,
+        quiet=not world.is_main,
+    )
+    if world.is_main:
+        barrier(world)
+    return boxes
+
+
+def initial_detector(config: DetectorConfig, classes: int) -> FastRCNN | MultiPathNet:
+    """The network a run starts with.
+
+    Raises:
+        ModelError: weights that do not fit.
+    """
+    spec = get_detector_spec(config.detector)
+    if config.short_side is not None:
+        longer = round(spec.long_side * config.short_side / spec.short_side)
+        spec = dataclasses.replace(spec, short_side=config.short_side, long_side=longer)
+    network = build_detector(spec, classes)
+    if config.start_from is not None:
+        started = load_detector(config.start_from)[0]
+        if (started.spec.trunk, started.spec.stride_on) != (spec.trunk, spec.stride_on):
+            raise ModelError(f"start_from={config.start_from} has another trunk than '{config.detector}'")
+        own = network.state_dict()
+        fitting = {k: v for k, v in started.state_dict().items() if k in own and v.shape == own[k].shape}
+        network.load_state_dict({**own, **fitting})
+    elif config.trunk_weights is not None:
+        load_detector_trunk(network, config.trunk_weights)
+    return network

@@ -1,0 +1,84 @@
+"""The tables that `sharpmask evaluate-detections` prints, and its JSON."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from sharpmask.errors import ConfigError
+from sharpmask.evaluation.bootstrap import Estimate, estimates
+from sharpmask.evaluation.detections import FIGURES, INTERVALS, IOU_TYPES, VOC, DetectionScores
+from sharpmask.evaluation.tables import layout, percent
+
+_TITLES = {"bbox": "boxes", "segm": "masks"}
+
+
+def detection_table(scores: Sequence[DetectionScores], *, by_class: bool = False) -> str:
+    """Several results files on the same annotations side by side, in percent; `by_class` adds the AP of each class."""
+    first = scores[0]
+    shown = ", ".join(first.classes) if len(first.classes) <= 20 else f"{len(first.classes)} classes"
+    lines = [
+        f"{first.source}: {first.images} images, {first.objects} objects of: {shown}",
+        f"percent [95 % interval: bootstrap over images, {first.resamples:,} resamples, seed {first.seed}]",
+    ]
+    for kind in IOU_TYPES:
+        columns = [entry for entry in scores if kind in entry.figures]
+        if not columns:
+            continue
+        rows = [[_TITLES[kind], *(entry.name for entry in columns)]]
+        rows += [[figure, *(_cell(entry, kind, figure) for entry in columns)] for figure in (*FIGURES, VOC)]
+        if by_class:
+            rows += [
+                [f"AP {name}", *(_percent(entry.by_class[kind][name]) for entry in columns)] for name in first.classes
+            ]
+        if len(columns) > 1:
+            rows += [
+                [f"{figure} minus {columns[0].name}", "", *(_signed(columns[0], e, kind, figure) for e in columns[1:])]
+                for figure in INTERVALS
+            ]
+        lines += ["", *layout(rows)]
+    lines += [
+        "",
+        f"AP: over IoU .50:.95 and classes, 101 recalls, 100 detections an image and class. {VOC}: whole area.",
+    ]
+    lines += [f"{entry.name}: {entry.detections:,} detections" for entry in scores]
+    return "\n".join(lines)
+
+
+def detection_json(scores: Sequence[DetectionScores]) -> str:
+    """The figures as JSON text."""
+    return json.dumps({"results": [entry.to_dict() for entry in scores]}, indent=1, allow_nan=False) + "\n"
+
+
+def compare_detections(one: DetectionScores, two: DetectionScores, kind: str, figure: str) -> Estimate:
+    """The second's figure less the first's, with the paired interval: both on the same resampled images.
+
+    Raises:
+        ConfigError: they were not drawn alike.
+    """
+    if (one.resamples, one.seed, one.source) != (two.resamples, two.seed, two.source):
+        raise ConfigError(f"{one.name} and {two.name} were not measured on the same resampled images")
+    place = INTERVALS.index(figure)
+    drawn = two.drawn[kind][:, place] - one.drawn[kind][:, place]
+    value = np.array([two.figures[kind][figure] - one.figures[kind][figure]])
+    if not len(drawn):
+        return Estimate(float(value[0]), float("nan"), float("nan"))
+    return estimates(["value"], value, drawn[:, None])["value"]
+
+
+def _cell(entry: DetectionScores, kind: str, figure: str) -> str:
+    if figure in INTERVALS:
+        return percent(entry.intervals[kind][figure])
+    return _percent(entry.figures[kind][figure])
+
+
+def _percent(value: float) -> str:
+    return percent(Estimate(value, float("nan"), float("nan")))
+
+
+def _signed(one: DetectionScores, two: DetectionScores, kind: str, figure: str) -> str:
+    found = compare_detections(one, two, kind, figure)
+    if np.isnan(found.value):
+        return "—"
+    text = f"{100 * found.value:+.1f}"
+    return text if np.isnan(found.low) else f"{text} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"

@@ -1,0 +1,321 @@
+"""Average precision of detections: COCO's twelve figures, PASCAL VOC's AP50, each class, and bootstrap intervals.
+
+The matching and the twelve figures are those of pycocotools' COCOeval itself. What it found is then reordered once more
+for VOC's AP and for the resampled images.
+
+Shape letters: I images, K classes, T IoU thresholds, D detections of a class.
+"""
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from sharpmask.errors import ConfigError, DataError
+from sharpmask.evaluation.bootstrap import Estimate, estimates, resample_counts
+from sharpmask.evaluation.inputs import Record, read_annotations, read_json, read_results
+
+IOU_TYPES = ("bbox", "segm")
+# COCOeval's `stats`, in their order. AP is over IoU .50:.95; AR@N over the best N detections an image and class.
+FIGURES = (
+    "AP", "AP50", "AP75", "AP small", "AP medium", "AP large",
+    "AR@1", "AR@10", "AR@100", "AR small", "AR medium", "AR large",
+)  # fmt: skip
+VOC = "VOC AP50"
+# Figures that get an interval.
+INTERVALS = ("AP", "AP50", "AP75", VOC)
+_RECALLS = np.linspace(0.0, 1.0, 101)
+
+
+@dataclass(frozen=True)
+class _ClassMatches:
+    """What COCOeval found of one class, all sizes, at most 100 detections an image; detections best first."""
+
+    scores: np.ndarray  # (D,)
+    images: np.ndarray  # (D,) places of their images
+    hits: np.ndarray  # (T, D) whether it is the match of an object
+    ignored: np.ndarray  # (T, D) matches of crowds
+    objects: np.ndarray  # (I,) objects of each image
+
+
+@dataclass(frozen=True)
+class DetectionScores:
+    """How good the detections of one results file are; figures are fractions, nan where there is nothing to measure.
+
+    Attributes:
+        name: of the column in tables.
+        source: name of the annotations.
+        images, objects, detections: how many were measured; crowds do not count.
+        classes: names of the classes that were measured.
+        figures: "bbox" or "segm" -> the names of FIGURES and VOC -> figure.
+        by_class: "bbox" or "segm" -> class -> AP.
+        intervals: "bbox" or "segm" -> the names of INTERVALS -> figure with its interval.
+        drawn: "bbox" or "segm" -> (resamples, INTERVALS), the figures of the resampled images, for paired differences.
+        resamples, seed: of the bootstrap.
+    """
+
+    name: str
+    source: str
+    images: int
+    objects: int
+    detections: int
+    classes: tuple[str, ...]
+    figures: dict[str, dict[str, float]]
+    by_class: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, Estimate]]
+    drawn: dict[str, np.ndarray] = field(repr=False)
+    resamples: int
+    seed: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures in the types of JSON."""
+        return {
+            "name": self.name,
+            "annotations": self.source,
+            "images": self.images,
+            "objects": self.objects,
+            "detections": self.detections,
+            "classes": list(self.classes),
+            "figures": {kind: _finite(values) for kind, values in self.figures.items()},
+            "by_class": {kind: _finite(values) for kind, values in self.by_class.items()},
+            "intervals": {
+                kind: {name: estimate.to_dict() for name, estimate in values.items()}
+                for kind, values in self.intervals.items()
+            },
+        }
+
+
+def evaluate_detections(
+    annotations: str | Path | Mapping[str, Any],
+    detections: str | Path | Sequence[Record],
+    *,
+    name: str | None = None,
+    iou_types: Sequence[str] | None = None,
+    classes: Sequence[str] = (),
+    resamples: int = 200,
+    seed: int = 0,
+) -> DetectionScores:
+    """Measure COCO results with classes on COCO annotations.
+
+    Args:
+        annotations: an `instances` file, or its parsed JSON.
+        detections: a COCO results file, or the list.
+        name: of the column; by default the file's name.
+        iou_types: "bbox", "segm" or both; None: all that the detections have.
+        classes: names of those to measure; none: all of the annotations.
+        resamples: of the bootstrap over images; 0: no intervals.
+        seed: of the bootstrap.
+
+    Raises:
+        DataError: a file that cannot be measured, or detections of a class that the annotations do not list.
+        ConfigError: an unknown class name.
+    """
+    content = annotations if isinstance(annotations, Mapping) else read_json(annotations)
+    truth = read_annotations(annotations)
+    results = read_results(detections, truth)
+    records = [record for image_id in truth.image_ids for record in results.by_image.get(image_id, [])]
+    for record in records:
+        if record.get("category_id") not in truth.category_names:
+            raise DataError(
+                f"{results.source}: a result of image {record['image_id']} has the category {record.get('category_id')}"
+                f", which {truth.source} does not list; proposals without a class are measured by  sharpmask evaluate"
+            )
+    chosen = _chosen(truth.category_names, classes, truth.source)
+    kinds = [kind for kind in IOU_TYPES if kind in (iou_types or IOU_TYPES)]
+    has = {"bbox": results.has_boxes or results.has_masks, "segm": results.has_masks}
+    if iou_types is None:
+        kinds = [kind for kind in kinds if has[kind]]
+    missing = [kind for kind in kinds if not has[kind]]
+    if missing:
+        raise DataError(f"{results.source} has no masks, so they cannot be measured; give --iou-type bbox")
+    for image_id in truth.image_ids:  # pycocotools does not say which record is at fault
+        truth.truth(image_id, boxes="bbox" in kinds, masks="segm" in kinds)
+        results.detections(image_id, truth, limit=len(records), boxes="bbox" in kinds, masks="segm" in kinds)
+    reference = _reference(content, truth.image_ids)
+    found: dict[str, Any] = {"figures": {}, "by_class": {}, "intervals": {}, "drawn": {}}
+    for kind in kinds:
+        evaluated = _coco_eval(reference, records, kind, list(chosen))
+        matches = [_matches(evaluated, place) for place in range(len(chosen))]
+        voc = _mean([voc_ap(m, 1.0) for m in matches])
+        found["figures"][kind] = {**dict(zip(FIGURES, map(_or_nan, evaluated.stats), strict=True)), VOC: voc}
+        precision = evaluated.eval["precision"][:, :, :, 0, -1]  # (T, recalls, K)
+        found["by_class"][kind] = {
+            label: _or_nan(precision[:, :, place].mean()) for place, label in enumerate(chosen.values())
+        }
+        counts = resample_counts(len(truth.image_ids), resamples, seed) if resamples else np.zeros((0, 0), np.int32)
+        drawn = np.array([resampled(matches, weights) for weights in counts]).reshape(-1, len(INTERVALS))
+        values = np.array([found["figures"][kind][figure] for figure in INTERVALS])
+        found["drawn"][kind] = drawn
+        found["intervals"][kind] = (
+            estimates(INTERVALS, values, drawn)
+            if resamples
+            else {figure: Estimate(float(v), np.nan, np.nan) for figure, v in zip(INTERVALS, values, strict=True)}
+        )
+    return DetectionScores(
+        name=name or (Path(detections).stem if isinstance(detections, str | Path) else results.source),
+        source=truth.source,
+        images=len(truth.image_ids),
+        objects=sum(r.get("category_id") in chosen for objects in truth.objects.values() for r in objects),
+        detections=len(records),
+        classes=tuple(chosen.values()),
+        resamples=resamples,
+        seed=seed,
+        **found,
+    )
+
+
+def _chosen(names: Mapping[Any, str], wanted: Sequence[str], source: str) -> dict[Any, str]:
+    """Category id -> name of the classes to measure, ids ascending."""
+    unknown = [name for name in wanted if name not in names.values()]
+    if unknown:
+        raise ConfigError(f"{source} has no class '{unknown[0]}'; it has: {', '.join(names.values())}")
+    return {key: names[key] for key in sorted(names) if not wanted or names[key] in wanted}
+
+
+def _reference(content: Mapping[str, Any], image_ids: Sequence[Any]) -> COCO:
+    """The annotations as pycocotools has them: numbered from 1, since it takes the id 0 for "no match"."""
+    known = set(image_ids)
+    records = [record for record in content["annotations"] if record["image_id"] in known]
+    coco = _empty(content)
+    coco.dataset["annotations"] = [
+        {**record, "id": number, "iscrowd": int(record.get("iscrowd") or 0)} for number, record in enumerate(records, 1)
+    ]
+    _quietly(coco.createIndex)
+    for record in coco.dataset["annotations"]:
+        if record.get("area") is None or not record.get("bbox"):
+            rle = coco.annToRLE(record)
+            record["area"] = float(coco_mask.area(rle)) if record.get("area") is None else record["area"]
+            record["bbox"] = record.get("bbox") or coco_mask.toBbox(rle).tolist()
+    return coco
+
+
+def _empty(content: Mapping[str, Any]) -> COCO:
+    coco = _quietly(COCO)
+    coco.dataset = {"images": list(content["images"]), "categories": list(content["categories"]), "annotations": []}
+    return coco
+
+
+def _coco_eval(reference: COCO, records: Sequence[Record], kind: str, categories: list[Any]) -> COCOeval:
+    """COCOeval, evaluated, accumulated and summarised."""
+    # With both fields in a record pycocotools would take the box's area for the mask's.
+    field_name = {"bbox": "bbox", "segm": "segmentation"}[kind]
+    if kind == "bbox" and not all(record.get("bbox") for record in records):
+        field_name = "segmentation"  # boxes are those of the masks
+    kept = [
+        {key: record[key] for key in ("image_id", "category_id", "score", field_name)}
+        for record in records
+        if record["category_id"] in set(categories)
+    ]
+    if kept:
+        found = _quietly(reference.loadRes, kept)
+    else:
+        found = _empty(reference.dataset)
+        _quietly(found.createIndex)
+    evaluated = COCOeval(reference, found, kind)
+    evaluated.params.catIds = categories
+    evaluated.params.imgIds = list(dict.fromkeys(image["id"] for image in reference.dataset["images"]))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        _quietly(evaluated.evaluate)
+        _quietly(evaluated.accumulate)
+        _quietly(evaluated.summarize)
+    return evaluated
+
+
+def _quietly(call: Any, *arguments: Any) -> Any:
+    """What `call` returns, without what it prints."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return call(*arguments)
+
+
+def _matches(evaluated: COCOeval, place: int) -> _ClassMatches:
+    """What was found of the class at `place`: sizes "all", the largest number of detections."""
+    params = evaluated.params
+    images = len(params.imgIds)
+    begin = place * len(params.areaRng) * images
+    entries = evaluated.evalImgs[begin : begin + images]  # of the first range of sizes, all
+    objects = np.zeros(images, np.int64)
+    scores, at, hits, ignored = [np.zeros(0)], [np.zeros(0, np.int64)], [], []
+    thresholds = len(params.iouThrs)
+    for number, entry in enumerate(entries):
+        if entry is None:
+            continue
+        objects[number] = np.count_nonzero(np.asarray(entry["gtIgnore"]) == 0)
+        scores.append(np.asarray(entry["dtScores"], np.float64))
+        at.append(np.full(len(entry["dtScores"]), number))
+        hits.append(np.asarray(entry["dtMatches"]).reshape(thresholds, -1) > 0)
+        ignored.append(np.asarray(entry["dtIgnore"], bool).reshape(thresholds, -1))
+    joined = np.concatenate(scores)
+    order = np.argsort(-joined, kind="mergesort")
+    empty = np.zeros((thresholds, 0), bool)
+    return _ClassMatches(
+        joined[order],
+        np.concatenate(at)[order],
+        np.concatenate([empty, *hits], axis=1)[:, order],
+        np.concatenate([empty, *ignored], axis=1)[:, order],
+        objects,
+    )
+
+
+def _curves(matches: _ClassMatches, weights: np.ndarray | float) -> tuple[np.ndarray, np.ndarray] | None:
+    """Recall and precision (T, D) along the ranking, each image counted as often as its weight; None without object."""
+    per_image = np.broadcast_to(np.asarray(weights, np.float64), matches.objects.shape)
+    total = float((matches.objects * per_image).sum())
+    if total == 0:
+        return None
+    weight = per_image[matches.images] * ~matches.ignored
+    right = np.cumsum(matches.hits * weight, axis=1)
+    wrong = np.cumsum(~matches.hits * weight, axis=1)
+    return right / total, right / np.maximum(right + wrong, np.spacing(1))
+
+
+def _falling(precision: np.ndarray) -> np.ndarray:
+    """At each rank the best precision at it or after it."""
+    return np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+
+
+def coco_ap(matches: _ClassMatches, weights: np.ndarray | float) -> np.ndarray | None:
+    """COCO's AP (T,) of a class: precision at 101 recalls."""
+    curves = _curves(matches, weights)
+    if curves is None:
+        return None
+    recall, precision = curves[0], np.pad(_falling(curves[1]), ((0, 0), (0, 1)))
+    return np.array(
+        [p[np.searchsorted(r, _RECALLS, side="left")].mean() for r, p in zip(recall, precision, strict=True)]
+    )
+
+
+def voc_ap(matches: _ClassMatches, weights: np.ndarray | float) -> float:
+    """PASCAL VOC's AP at IoU .5 of a class, as from 2010 on: the area under the falling precision-recall curve."""
+    curves = _curves(matches, weights)
+    if curves is None:
+        return float("nan")
+    recall, precision = curves[0][0], _falling(curves[1])[0]
+    return float((np.diff(recall, prepend=0.0) * precision).sum())
+
+
+def resampled(matches: Sequence[_ClassMatches], weights: np.ndarray) -> list[float]:
+    """The figures of INTERVALS when each image counts as often as its weight (I,)."""
+    aps = [found for m in matches if (found := coco_ap(m, weights)) is not None]
+    table = np.array(aps).mean(axis=0) if aps else np.full(10, np.nan)
+    return [float(table.mean()), float(table[0]), float(table[5]), _mean([voc_ap(m, weights) for m in matches])]
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if not np.isnan(value)]
+    return float(np.mean(known)) if known else float("nan")
+
+
+def _or_nan(value: float) -> float:
+    """pycocotools writes -1 where there is nothing to measure."""
+    return float("nan") if value < 0 else float(value)
+
+
+def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
+    return {key: None if np.isnan(value) else value for key, value in values.items()}

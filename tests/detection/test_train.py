@@ -1,0 +1,248 @@
+"""Whole detector runs: what they leave, resume, flags of images, bad input."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from detector_runs import detector_run
+
+from sharpmask.checkpoints.store import read_safetensors
+from sharpmask.cli.main import build_parser, main
+from sharpmask.cli.train_detector import detector_config, rewrite
+from sharpmask.data.coco import read_coco
+from sharpmask.detection import loop
+from sharpmask.detection.classes import choose_classes
+from sharpmask.detection.config import DetectorConfig, detector_config_file
+from sharpmask.detection.examples import BoxExamples
+from sharpmask.detection.proposal_boxes import compute_proposals, read_proposals
+from sharpmask.detection.roi import box_iou
+from sharpmask.detection.sampling import assign, image_truths
+from sharpmask.detection.specs import DETECTORS
+from sharpmask.detection.store import load_detector
+from sharpmask.detection.train import DetectorTask, train_detector
+from sharpmask.errors import ConfigError, DataError, ModelError, SharpMaskError
+from sharpmask.proposals.proposer import Proposer
+from sharpmask.training.distributed import World
+
+
+def log_of(output: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def weights(output: Path) -> dict[str, torch.Tensor]:
+    return read_safetensors(output / "detector.safetensors")[0]
+
+
+@pytest.fixture(scope="module")
+def finished(two_kinds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An undisturbed run with validation."""
+    output = tmp_path_factory.mktemp("runs") / "whole"
+    train_detector(_validated(two_kinds, output))
+    return output
+
+
+def _validated(folder: Path, output: Path) -> DetectorConfig:
+    truth, proposals = str(folder / "truth.json"), str(folder / "proposals.json")
+    return detector_run(
+        folder, output, val_annotations=truth, val_images=str(folder), val_proposals=proposals, validate_every=2
+    )
+
+
+def test_a_run_makes_a_detector_that_names_its_classes(finished: Path) -> None:
+    network, classes = load_detector(finished / "detector.safetensors")
+    assert [(entry.id, entry.name, entry.examples) for entry in classes] == [(3, "disc", 6), (8, "square", 6)]
+    assert not network.training and network.spec.short_side == 96
+    log = log_of(finished)
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3, 4]
+    assert all({"class_loss", "box_loss", "images_per_second"} <= entry.keys() for entry in log if "loss" in entry)
+    assert [entry["step"] for entry in log if "box_ap" in entry] == [2, 4]
+
+
+def test_a_frozen_bundled_trunk_is_named_instead_of_stored(finished: Path) -> None:
+    tensors, metadata = read_safetensors(finished / "detector.safetensors")
+    assert metadata["trunk_of"] == "sharpmask-lite0"
+    assert not any(name.startswith("trunk.") for name in tensors)
+
+
+def test_a_trained_trunk_is_stored(two_kinds: Path, tmp_path: Path) -> None:
+    train_detector(detector_run(two_kinds, tmp_path, steps=1, trunk_factor=1.0))
+    tensors, _ = read_safetensors(tmp_path / "detector.safetensors")
+    assert any(name.startswith("trunk.") for name in tensors)
+    load_detector(tmp_path / "detector.safetensors")
+
+
+def test_box_targets_are_normalised_by_their_statistics(two_kinds: Path, finished: Path) -> None:
+    network, _ = load_detector(finished / "detector.safetensors")
+    dataset = read_coco(two_kinds / "truth.json")
+    truths = image_truths(dataset, choose_classes(dataset))
+    proposals = read_proposals(two_kinds / "proposals.json", dataset, count=1000)
+    numbers = []
+    for image_id, truth in truths.items():
+        boxes = torch.cat([truth.boxes, proposals[image_id]])
+        found = assign(boxes, truth)
+        own = found.labels > 0
+        numbers.append(network.encode(boxes[own], found.targets[own]))
+    joined = torch.cat(numbers)
+    torch.testing.assert_close(joined.mean(dim=0), torch.zeros(4), atol=1e-4, rtol=0)
+    torch.testing.assert_close(joined.std(dim=0, correction=0), torch.ones(4), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("detector", ["fast-rcnn-lite0", "multipathnet-lite0"])
+def test_every_trained_weight_changes(two_kinds: Path, tmp_path: Path, detector: str) -> None:
+    config = detector_run(two_kinds, tmp_path, detector=detector, trunk_factor=0.5, steps=2, average=0.0)
+    dataset = read_coco(config.annotations)
+    task = DetectorTask(config, dataset, choose_classes(dataset), torch.device("cpu"), World())
+    before = {name: p.detach().clone() for name, p in task.network.named_parameters()}
+    assert {name for name, _ in before.items()} == {
+        name for name, p in task.network.named_parameters() if any(p is q for q, _ in task.trained())
+    }
+    loop.run_loop(task, config, tmp_path, torch.device("cpu"), World(), None)
+    assert [name for name, p in task.network.named_parameters() if torch.equal(p, before[name])] == []
+
+
+def test_a_frozen_trunk_gives_the_same_losses_from_pixels_and_from_the_store(two_kinds: Path, tmp_path: Path) -> None:
+    """With the average off the first step's loss depends on the features alone."""
+    for name, factor in (("frozen", 0.0), ("free", 1e-9)):
+        train_detector(detector_run(two_kinds, tmp_path / name, trunk_factor=factor, steps=1))
+    frozen, free = (log_of(tmp_path / name)[0]["loss"] for name in ("frozen", "free"))
+    assert frozen == pytest.approx(free, rel=1e-5)
+
+
+def test_stopped_and_resumed_equals_uninterrupted(
+    two_kinds: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = _validated(two_kinds, tmp_path)
+    keep, calls = loop.save_checkpoint, []
+
+    def stop_after_three(*arguments: object) -> None:
+        keep(*arguments)  # type: ignore[arg-type]
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_checkpoint", stop_after_three)
+    with pytest.raises(KeyboardInterrupt):
+        train_detector(config)
+    monkeypatch.undo()
+    assert not (tmp_path / "detector.safetensors").exists()
+    with pytest.raises(ConfigError, match="--resume"):
+        train_detector(config)
+    with pytest.raises(ConfigError, match="another seed"):
+        train_detector(dataclasses.replace(config, seed=3), resume=True)
+    train_detector(config, resume=True)
+    whole, broken = weights(finished), weights(tmp_path)
+    assert whole.keys() == broken.keys() and [k for k in whole if not torch.equal(whole[k], broken[k])] == []
+
+
+def test_images_that_are_not_exhaustive_give_no_background_from_nowhere(two_kinds: Path, tmp_path: Path) -> None:
+    content = json.loads((two_kinds / "truth.json").read_text())
+    for image in content["images"]:
+        image["exhaustive"] = False
+    content["annotations"] = [a for a in content["annotations"] if a["category_id"] == 3]
+    (tmp_path / "partial.json").write_text(json.dumps(content))
+    dataset = read_coco(tmp_path / "partial.json")
+    truths = image_truths(dataset, choose_classes(dataset))
+    examples = BoxExamples(
+        truths,
+        read_proposals(two_kinds / "proposals.json", dataset, count=1000),
+        widths={i: 160 for i in truths},
+        photos=None,
+        rois=64,
+        foreground=0.25,
+        background_from=0.0,
+        flip=True,
+        seed=0,
+    )
+    drawn = [examples[i] for i in range(24)]
+    assert {e.flip for e in drawn} == {True, False}
+    for example in drawn:
+        truth = truths[example.image_id].boxes
+        if example.flip:
+            truth = torch.stack([160 - truth[:, 2], truth[:, 1], 160 - truth[:, 0], truth[:, 3]], dim=1)
+        overlaps = box_iou(example.boxes, truth).amax(dim=1)
+        assert (overlaps >= 0.1).all()
+        torch.testing.assert_close(overlaps, example.assigned.ious, atol=1e-5, rtol=0)
+
+
+def test_proposals_are_computed_once(two_kinds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = read_coco(two_kinds / "truth.json")
+    options = {"model": "sharpmask-lite0", "count": 12, "cache": tmp_path / "p.jsonl", "device": "cpu", "quiet": True}
+    first = compute_proposals(dataset, two_kinds, **options)
+    assert all(0 < len(boxes) <= 12 for boxes in first.values())
+    # A stop has cut the last line: that photo is proposed for again, the others are not.
+    text = (tmp_path / "p.jsonl").read_text()
+    (tmp_path / "p.jsonl").write_text(text[:-20])
+    seen, propose = [], Proposer.propose
+    monkeypatch.setattr(Proposer, "propose", lambda self, image: seen.append(1) or propose(self, image))
+    again = compute_proposals(dataset, two_kinds, **options)
+    assert len(seen) == 1 and (tmp_path / "p.jsonl").read_text() == text
+    assert all(torch.equal(first[i], again[i]) for i in first)
+    with pytest.raises(ConfigError, match="another model, number or data set"):
+        compute_proposals(dataset, two_kinds, **{**options, "count": 13})
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"detector": "yolo"}, ConfigError, "no detector named 'yolo'"),
+        ({"classes": ("cow",)}, ConfigError, "no class 'cow'"),
+        ({"classes": ("star",)}, DataError, "no object of the class 'star'"),
+        ({"min_examples": 7}, DataError, "no class has 7 objects"),
+        ({"proposals": "absent.json"}, DataError, "absent.json"),
+        ({"annotations": "absent.json"}, DataError, "absent.json"),
+        ({"images": "absent"}, DataError, "absent"),
+        ({"trunk_weights": "absent.safetensors"}, SharpMaskError, "absent.safetensors"),
+        ({"trunk_weights": "sharpmask-lite0", "detector": "fast-rcnn-resnet50"}, ModelError, "another trunk"),
+        ({"start_from": "absent.safetensors"}, ModelError, "absent.safetensors"),
+    ],
+)
+def test_bad_settings_are_named(
+    two_kinds: Path, tmp_path: Path, changes: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        train_detector(detector_run(two_kinds, tmp_path, **changes))
+    assert not (tmp_path / "detector.safetensors").exists()
+
+
+def test_a_loss_that_is_no_number_stops_the_run(two_kinds: Path, tmp_path: Path) -> None:
+    with pytest.raises(SharpMaskError, match="no longer a number"):
+        train_detector(detector_run(two_kinds, tmp_path, learning_rate=1e30, clip=0.0, steps=4))
+
+
+def test_a_run_can_start_from_a_detector(two_kinds: Path, finished: Path, tmp_path: Path) -> None:
+    start = str(finished / "detector.safetensors")
+    train_detector(detector_run(two_kinds, tmp_path, start_from=start, classes=("disc",), steps=1, learning_rate=1e-9))
+    network, classes = load_detector(tmp_path / "detector.safetensors")
+    assert [entry.name for entry in classes] == ["disc"]
+    torch.testing.assert_close(network.head.fc6.weight, load_detector(start)[0].head.fc6.weight, atol=1e-4, rtol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["detector-cpu", "detector-coco"])
+def test_shipped_configs(name: str) -> None:
+    arguments = rewrite(["--config", name, "annotations=a", "images=b", "output=c", "classes=[person,car]"])
+    config = detector_config(build_parser("train-detector").parse_args(arguments))
+    assert config.detector in DETECTORS and config.classes == ("person", "car")
+    assert config.trunk_weights == ("sharpmask-lite0" if name == "detector-cpu" else None)
+    with pytest.raises(ConfigError, match="detector-coco, detector-cpu"):
+        detector_config_file("small-cpu")
+
+
+def test_the_command(two_kinds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--config=detector-cpu", f"annotations={two_kinds}/truth.json", f"images={two_kinds}"]
+    arguments += [
+        f"proposals={two_kinds}/proposals.json",
+        f"output={tmp_path}",
+        "min_examples=5",
+        "steps=2",
+        "warmup=0",
+    ]
+    assert main(["train-detector", *arguments, "short_side=64"]) == 0
+    out, err = capsys.readouterr()
+    assert out == f"trained detector: {tmp_path}/detector.safetensors\n"
+    assert "2 classes with their examples: disc (6), square (6); 1 classes are left out" in err
+    assert main(["train-detector", *arguments, "rois=0"]) == 2
+    assert main(["train-detector", *arguments, "short_side=64"]) == 2
+    errors = capsys.readouterr().err
+    assert "rois must be positive" in errors and "--resume" in errors and "Traceback" not in errors

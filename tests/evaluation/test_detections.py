@@ -1,0 +1,201 @@
+"""AP of detections: equal to pycocotools, to values computed by hand, and bad files named."""
+
+import contextlib
+import copy
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from sharpmask.cli.main import main
+from sharpmask.errors import ConfigError, DataError
+from sharpmask.evaluation.detection_tables import compare_detections, detection_table
+from sharpmask.evaluation.detections import FIGURES, VOC, evaluate_detections
+
+SIZE = (240, 320)
+
+
+def rectangle(box: list[float]) -> dict[str, Any]:
+    """The RLE of a box xywh."""
+    mask = np.zeros(SIZE, np.uint8, order="F")
+    x, y, w, h = (round(v) for v in box)
+    mask[max(0, y) : max(0, y + h), max(0, x) : max(0, x + w)] = 1
+    code = coco_mask.encode(mask)
+    return {"size": list(SIZE), "counts": code["counts"].decode()}
+
+
+def scene(seed: int = 0, images: int = 12) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Annotations of three classes (one crowd, sizes of every kind) and detections of different quality."""
+    rng = np.random.default_rng(seed)
+    annotations, results = [], []
+    for image in range(images):
+        for _ in range(rng.integers(0, 7)):
+            side = rng.choice([14, 50, 130])
+            box = [*rng.uniform(0, [SIZE[1] - side, SIZE[0] - side]), *(side * rng.uniform(0.7, 1.0, 2))]
+            box = [float(round(v)) for v in box]
+            category = int(rng.choice([3, 5, 9]))
+            annotations.append(
+                {
+                    "id": len(annotations),  # pycocotools takes 0 for "no match"
+                    "image_id": image,
+                    "category_id": category,
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": int(rng.random() < 0.1),
+                    "segmentation": rectangle(box),
+                }
+            )
+            for _ in range(rng.integers(0, 4)):
+                moved = [v + rng.normal(0, 0.12) * box[2 + i % 2] for i, v in enumerate(box)]
+                moved = [float(max(1.0, v)) for v in moved]
+                results.append(
+                    {
+                        "image_id": image,
+                        "category_id": category if rng.random() < 0.8 else 5,
+                        "bbox": moved,
+                        "score": float(rng.choice([0.3, 0.5, rng.random()])),
+                        "segmentation": rectangle(moved),
+                    }
+                )
+    content = {
+        "images": [{"id": i, "file_name": f"{i}.png", "height": SIZE[0], "width": SIZE[1]} for i in range(images)],
+        "annotations": annotations,
+        "categories": [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}, {"id": 9, "name": "pan"}],
+    }
+    return content, results
+
+
+def pycocotools_stats(content: dict[str, Any], results: list[dict[str, Any]], kind: str) -> np.ndarray:
+    content = copy.deepcopy(content)
+    for annotation in content["annotations"]:
+        annotation["id"] += 1
+    drop = {"bbox": "segmentation", "segm": "bbox"}[kind]
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = content
+        truth.createIndex()
+        found = truth.loadRes([{k: v for k, v in copy.deepcopy(r).items() if k != drop} for r in results])
+        evaluated = COCOeval(truth, found, kind)
+        evaluated.evaluate()
+        evaluated.accumulate()
+        evaluated.summarize()
+    return evaluated.stats
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_all_figures_are_pycocotools(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    content, results = scene(seed)
+    scores = evaluate_detections(content, results, resamples=0)
+    for kind in ("bbox", "segm"):
+        expected = pycocotools_stats(content, results, kind)
+        assert 0.05 < expected[0] < 0.95
+        assert [scores.figures[kind][name] for name in FIGURES] == pytest.approx(list(expected), abs=1e-12)
+        assert np.nanmean(list(scores.by_class[kind].values())) == pytest.approx(expected[0])
+    assert capsys.readouterr().out == ""
+
+
+def test_intervals_hold_the_figure_and_their_own_sums_agree_with_pycocotools() -> None:
+    content, results = scene(4, images=30)
+    scores = evaluate_detections(content, results, resamples=50)
+    for kind in ("bbox", "segm"):
+        for name, estimate in scores.intervals[kind].items():
+            assert estimate.low < estimate.value < estimate.high, name
+    # Every image once is no resample but the figure itself.
+    from sharpmask.evaluation import detections as module
+
+    reference = module._reference(content, range(30))
+    evaluated = module._coco_eval(reference, results, "bbox", [3, 5, 9])
+    matches = [module._matches(evaluated, place) for place in range(3)]
+    whole = module.resampled(matches, np.ones(30))
+    assert whole == pytest.approx([scores.figures["bbox"][name] for name in module.INTERVALS], abs=1e-9)
+
+
+def boxes_scene(detections: list[tuple[float, bool]], objects: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One class; detections of a score that hit an object of their own or nothing."""
+    places = [[10.0 + 25 * i, 10.0, 20.0, 20.0] for i in range(objects)]
+    content, _ = scene(0, images=1)
+    content["annotations"] = [
+        {"id": i, "image_id": 0, "category_id": 3, "bbox": b, "area": 400.0, "segmentation": rectangle(b)}
+        for i, b in enumerate(places)
+    ]
+    free = iter(places)
+    results = [
+        {"image_id": 0, "category_id": 3, "score": s, "bbox": next(free) if hit else [200.0, 200.0, 20.0, 20.0]}
+        for s, hit in detections
+    ]
+    return content, results
+
+
+def test_voc_ap_by_hand() -> None:
+    """Hit, miss, hit of three objects: the area is 1/3 * 1 + 1/3 * 2/3."""
+    content, results = boxes_scene([(0.9, True), (0.8, False), (0.7, True)], 3)
+    scores = evaluate_detections(content, results, resamples=0)
+    assert scores.figures["bbox"][VOC] == pytest.approx(1 / 3 + 2 / 9)
+    # COCO reads the same curve at 101 recalls: 34 of them up to 1/3, 33 up to 2/3.
+    assert scores.figures["bbox"]["AP50"] == pytest.approx((34 + 33 * 2 / 3) / 101)
+
+
+def test_classes_can_be_chosen_and_nothing_found_is_zero() -> None:
+    content, results = scene(1)
+    scores = evaluate_detections(content, results, classes=["dog"], resamples=0, iou_types=["bbox"])
+    everything = evaluate_detections(content, results, resamples=0)
+    assert scores.classes == ("dog",)
+    assert scores.figures["bbox"]["AP"] == pytest.approx(everything.by_class["bbox"]["dog"])
+    assert evaluate_detections(content, [], resamples=0).figures["bbox"]["AP"] == 0
+    with pytest.raises(ConfigError, match=r"no class 'cow'; it has: cat, dog, pan"):
+        evaluate_detections(content, results, classes=["cow"])
+
+
+def test_paired_differences() -> None:
+    content, results = scene(2)
+    worse = [{**r, "score": 1 - r["score"]} for r in results]
+    one, two = (evaluate_detections(content, r, name=n, resamples=40) for r, n in ((results, "a"), (worse, "b")))
+    same = compare_detections(one, one, "bbox", "AP")
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+    difference = compare_detections(one, two, "segm", "AP50")
+    assert difference.value == pytest.approx(two.figures["segm"]["AP50"] - one.figures["segm"]["AP50"])
+    assert "AP50 minus a" in detection_table([one, two], by_class=True)
+
+
+def test_bad_results_are_named() -> None:
+    content, results = scene(1)
+    with pytest.raises(DataError, match=r"category 77, which annotations does not list"):
+        evaluate_detections(content, [{**results[0], "category_id": 77}])
+    with pytest.raises(DataError, match="no masks"):
+        boxes = [{k: v for k, v in r.items() if k != "segmentation"} for r in results]
+        evaluate_detections(content, boxes, iou_types=["segm"])
+    with pytest.raises(DataError, match=f"image {results[0]['image_id']}.*damaged"):
+        evaluate_detections(content, [{**results[0], "segmentation": {"size": list(SIZE), "counts": "12"}}])
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content, results = scene(3)
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    (tmp_path / "found.json").write_text(json.dumps(results))
+    files = [str(tmp_path / "found.json"), "--annotations", str(tmp_path / "truth.json")]
+    out = str(tmp_path / "figures.json")
+    assert main(["evaluate-detections", *files, "--resamples", "5", "--by-class", "--json", out]) == 0
+    printed = capsys.readouterr().out
+    expected = pycocotools_stats(content, results, "segm")
+    masks = printed[printed.index("masks") :]
+    assert f"{100 * expected[8]:.1f}" in next(line for line in masks.splitlines() if line.startswith("AR@100"))
+    assert "AP dog" in printed
+    figures = json.loads(Path(out).read_text())["results"][0]["figures"]
+    assert figures["segm"]["AP"] == pytest.approx(expected[0])
+
+
+def test_the_command_with_bad_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content, _ = scene(3)
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    truth = ["--annotations", str(tmp_path / "truth.json")]
+    assert main(["evaluate-detections", str(tmp_path / "absent.json"), *truth]) == 1
+    assert main(["evaluate-detections", "a.json", "b.json", "--names", "x", *truth]) == 2
+    assert main(["evaluate-detections", "a.json", "--resamples", "-1", *truth]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 3 and "absent.json" in errors[0] and all("Traceback" not in line for line in errors)
