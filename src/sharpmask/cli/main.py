@@ -28,6 +28,7 @@ COMMANDS = {
     "import-torch7": ("import_torch7", "turn a model of the Torch7 release into a weights file"),
     "view": ("view", "write a page to look at proposals, with found and missed objects"),
     "load": ("load", "fetch a published model, import it once, and keep it for offline use"),
+    "export": ("export", "write the whole way from photo to masks as one ONNX or OpenVINO graph"),
     "serve": ("serve", "show a local web page and JSON API that find and export masks"),
     "doctor": ("doctor", "tell what is installed and whether it works here"),
     "completion": ("completion", "print the script that completes the command line in a shell"),
