@@ -1,0 +1,113 @@
+"""The two pieces that a runtime computes: the dense run over an image, and the masks of windows that were cropped.
+
+Everything between them (choosing windows, cropping) is done in PyTorch, whatever the runtime. Both are plain modules
+with tensors in and out, made from a folded network (see folding.py); `onnx_graph.py` writes the same as ONNX.
+
+Shape letters: B images, N windows, E encoding length, M mask side, m side of a crop, h w grid of windows.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import cast
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sharpmask.networks.deepmask import DeepMask
+from sharpmask.networks.heads import MaskHead
+from sharpmask.networks.multiscale import MultiScale
+from sharpmask.networks.refinement import Refinement, VerticalNet
+from sharpmask.networks.sharpmask import SharpMask
+from sharpmask.runtimes.doubling import DoubledConv2d
+from sharpmask.runtimes.folding import fold
+
+
+class DensePart(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] -> score logits (B, h, w), encodings (B, E, h, w), skips, coarse to fine.
+
+    Args:
+        network: folded.
+    """
+
+    def __init__(self, network: DeepMask | SharpMask) -> None:
+        super().__init__()
+        self.deepmask = network.deepmask
+        self.refinement = network.refinement if isinstance(network, SharpMask) else None
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        features = self.deepmask.trunk(images)
+        encodings, score_logits = self.deepmask.windows(features[-1])
+        skips = () if self.refinement is None else self.refinement.skips(features)
+        return (score_logits, encodings, *skips)
+
+
+class FusedRefinement(nn.Module):
+    """Refinement whose modules double the resolution within the next module's first convolution; see doubling.py."""
+
+    def __init__(self, refinement: Refinement) -> None:
+        super().__init__()
+        self.start, self.k, self.grid_side = refinement.start, refinement.k, refinement.grid_side
+        self.upsampling = refinement.upsampling
+        verticals = cast(list[VerticalNet], list(refinement.vertical))
+        # A module without 3x3 convolutions (an ablation of the paper's) has nothing to fuse with.
+        self.enter = nn.ModuleList()
+        for number, net in enumerate(verticals):
+            if net.conv1 is None:
+                self.enter.append(nn.Identity())
+            else:
+                self.enter.append(DoubledConv2d(net.conv1, self.upsampling) if number else net.conv1)
+        self.merge = nn.ModuleList(net.merge for net in verticals)
+        self.output = DoubledConv2d(refinement.output, self.upsampling)
+
+    def forward(self, encoding: Tensor, *skips: Tensor) -> Tensor:
+        """(N, E) and S parts cropped to the windows (N, C_i, m, m) -> mask logits (N, M, M)."""
+        mask = self.start(encoding).view(-1, self.k, self.grid_side, self.grid_side)
+        for number, (enter, merge, skip) in enumerate(itertools.zip_longest(self.enter, self.merge, skips)):
+            if isinstance(enter, nn.Identity):
+                mask = mask if number == 0 else self._double(mask)
+            else:
+                mask = F.relu(enter(mask), inplace=True)
+            mask = merge(mask)
+            mask = F.relu(mask if skip is None else mask.add_(skip), inplace=True)
+        return self.output(mask).squeeze(1)
+
+    def _double(self, mask: Tensor) -> Tensor:
+        align = {"mode": "nearest"} if self.upsampling == "nearest" else {"mode": "bilinear", "align_corners": False}
+        return F.interpolate(mask, scale_factor=2, **align)
+
+
+class PlainDecoder(nn.Module):
+    """The mask head of DeepMask, or the multi-scale baseline, as they are: (N, E) and crops -> (N, M, M)."""
+
+    def __init__(self, inner: MaskHead | MultiScale) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, encoding: Tensor, *skips: Tensor) -> Tensor:
+        return self.inner(encoding, skips) if isinstance(self.inner, MultiScale) else self.inner(encoding)
+
+
+class Parts(nn.Module):
+    """Both pieces of a network, which is copied and stays as it is.
+
+    Attributes:
+        spec: of the network; plain refinement has become refactored.
+        steps: for each of the skips, its cells for one cell of the coarsest features.
+    """
+
+    def __init__(self, network: DeepMask | SharpMask) -> None:
+        super().__init__()
+        folded = fold(network)
+        self.spec = folded.spec
+        self.dense = DensePart(folded)
+        self.steps: Sequence[int] = ()
+        self.decode: FusedRefinement | PlainDecoder
+        if isinstance(folded, SharpMask):
+            self.steps = folded.refinement.steps
+            refinement = folded.refinement
+            if isinstance(refinement, Refinement):
+                self.decode = FusedRefinement(refinement)
+            else:
+                self.decode = PlainDecoder(refinement)
+        else:
+            self.decode = PlainDecoder(folded.deepmask.mask_head)
