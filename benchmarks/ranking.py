@@ -260,7 +260,7 @@ def rules(fitted: list[Found], most: int) -> dict[str, tuple[int, Rule]]:
     for sigma in (0.2, 0.5, 1.0, 2.0):
         named[f"soft NMS, gaussian {sigma:g}"] = (1000, soft(gaussian(sigma)))
         named[f"soft NMS of odds, gaussian {sigma:g}"] = (1000, soft(gaussian(sigma), odds=True))
-    for weight in (1.0, 2.0, 4.0, 8.0):
+    for weight in (2.0, 4.0, 8.0, 12.0, 16.0, 32.0):
         score, text = stabler(weight), f"score + {weight:g} log stability"
         named[text] = (1000, by(score))
         named[f"soft NMS, gaussian 0.5, {text}"] = (1000, soft(gaussian(0.5), score))

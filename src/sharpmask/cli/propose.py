@@ -43,8 +43,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--ranking",
         choices=["paper", "soft"],
-        default="paper",
-        help="soft: near-copies of better masks come later, with lowered scores; paper: by the network's scores alone",
+        default=None,
+        help="paper: by the network's scores alone (default); soft: sharp masks first, copies of better ones later",
     )
     parser.add_argument(
         "--nms", type=float, default=None, metavar="IOU", help="drop masks that overlap a better one more than this"
@@ -230,6 +230,8 @@ def run(args: Namespace) -> int:
     settings = {name: getattr(args, name) for name in _PROPOSER_OPTIONS} | {"scales": parse_scales(args.scales)}
     if args.top is not None:
         settings["top"] = args.top
+    if args.ranking is not None and not args.compat:
+        settings["ranking"] = args.ranking
     network = load_network(args.model or DEFAULT_MODEL)
     proposer: Proposer | Torch7Proposer
     if args.compat:
@@ -242,7 +244,7 @@ def run(args: Namespace) -> int:
         proposer = Torch7Proposer(network, **settings)
     else:
         stability = None if args.min_stability is None else args.stability_offset
-        proposer = Proposer(network, ranking=args.ranking, stability_offset=stability, **settings)
+        proposer = Proposer(network, stability_offset=stability, **settings)
     output = Path(args.output)
     common = {
         "overlay": args.overlay,

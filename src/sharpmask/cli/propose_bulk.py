@@ -6,7 +6,7 @@ import re
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
-_PROPOSER_OPTIONS = ("top", "zoom", "threshold", "min_score", "ranking")
+_PROPOSER_OPTIONS = ("top", "zoom", "threshold", "min_score")
 _CLEANING_OPTIONS = ("min_area", "max_area", "max_aspect", "max_border", "nms", "containment", "count")
 
 
@@ -35,7 +35,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--scales", type=str, default=None, metavar="S,S,…", help="exponents of two in place of -2.5,…,0.5")
     add("--threshold", type=float, default=0.2, help="pixel probability above which a mask is set")
     add("--min-score", type=float, default=0.0, help="drop proposals below this probability")
-    add("--ranking", choices=["paper", "soft"], default="paper", help="soft: near-copies of better masks come later")
+    add(
+        "--ranking",
+        choices=["paper", "soft"],
+        default=None,
+        help="soft: sharp masks first, copies later",
+    )
     add("--nms", type=float, default=None, metavar="IOU", help="drop masks that overlap a better one more than this")
     add("--min-area", type=float, default=None, help="drop masks of fewer pixels")
     add("--max-area", type=float, default=None, help="drop masks of more pixels")
@@ -83,6 +88,8 @@ def run(args: Namespace) -> int:
         patience=Patience(attempts=args.read_attempts, timeout=args.read_timeout),
     )
     settings = {name: getattr(args, name) for name in _PROPOSER_OPTIONS} | {"scales": parse_scales(args.scales)}
+    if args.ranking is not None:
+        settings["ranking"] = args.ranking
     cleaning = Cleaning(**{name: getattr(args, name) for name in _CLEANING_OPTIONS})
     factory = ModelFactory.load(args.model or DEFAULT_MODEL, settings, cleaning)
     report = propose_bulk(args.source, args.destination, factory, options)

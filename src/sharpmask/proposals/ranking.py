@@ -3,22 +3,26 @@
 Several windows find each object, and their masks fill the first places of a list that follows the scores alone. Soft
 suppression (Bodla et al., "Soft-NMS", ICCV 2017; here on the IoU of masks) drops nothing: a mask's score falls with
 every better mask that it resembles, so that the first places hold different objects and the copies come later, where
-they still count for those who read on. Shape letters: N masks, E pairs of masks.
+they still count for those who read on. Before that, scores are lowered for masks that change when the threshold moves:
+such masks fit their objects worse. Shape letters: N masks, E pairs of masks.
 """
 
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from sharpmask.errors import ConfigError
 
-RANKINGS = ("paper", "soft")
-DEFAULT_RANKING = "paper"
+Ranking = Literal["paper", "soft"]
+RANKINGS: tuple[Ranking, ...] = ("paper", "soft")
+# Of `Proposer`, and by it of every command and of the server.
+DEFAULT_RANKING: Ranking = "paper"
 # Chosen by the study in docs/experiments.md.
 ABOVE = 0.5
-STABILITY_WEIGHT = 4.0
+STABILITY_WEIGHT = 16.0
 STABILITY_OFFSET = 1.0
 # A stability is taken to be at least this: its logarithm must not be infinite.
 _LEAST_STABILITY = 0.01

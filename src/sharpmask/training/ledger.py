@@ -117,7 +117,12 @@ def measure_run(config: TrainConfig, network: DeepMask | SharpMask, device: torc
         with atomic_write(Path(config.output) / f"{name}_proposals.json") as target:
             target.write_text(json.dumps(records), encoding="utf-8")
         recall = evaluate_recall(truth, records, iou_types=["segm"], progress=False)
-        found[name] = {"photos": recall.images, "objects": recall.objects, **_figures(recall)}
+        found[name] = {
+            "photos": recall.images,
+            "objects": recall.objects,
+            "ranking": proposer.ranking,
+            **_figures(recall),
+        }
     return found
 
 

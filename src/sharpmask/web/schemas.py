@@ -1,11 +1,12 @@
 """What goes over the wire, as it is checked and as the OpenAPI document describes it."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from sharpmask.formats import PHOTO_FORMATS
 from sharpmask.formats.options import FormatOptions
+from sharpmask.proposals.ranking import DEFAULT_RANKING, Ranking
 from sharpmask.web.limits import MAX_MASKS, MAX_TOP
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -27,8 +28,8 @@ class ProposalSettings(_Strict):
     threshold: float = Field(
         default=0.2, gt=0, lt=1, allow_inf_nan=False, description="Probability above which a pixel belongs to the mask."
     )
-    ranking: Literal["paper", "soft"] = Field(
-        default="paper",
+    ranking: Ranking = Field(
+        default=DEFAULT_RANKING,
         description="soft: near-copies of better masks come later, with lowered scores; paper: by score alone.",
     )
     nms: Share = Field(default=1.0, description="Drop masks that overlap a better one by a larger IoU; 1 keeps all.")
