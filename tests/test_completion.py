@@ -43,7 +43,8 @@ $function sharpmask "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
 
 CASES = [
     ("sharpmask doc", {"doctor"}),
-    ("sharpmask evaluate-", {"evaluate-patches"}),
+    ("sharpmask evaluate-", {"evaluate-detections", "evaluate-patches"}),
+    ("sharpmask train-detector foreg", {"foreground="}),
     ("sharpmask propose --cont", {"--containment", "--containment-threshold"}),
     ("sharpmask propose photos --compat ", {"torch7"}),
     ("sharpmask propose --no-ov", {"--no-overlay"}),

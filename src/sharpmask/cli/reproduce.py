@@ -1,8 +1,9 @@
 """Rebuild a study of the SharpMask paper: train its rows, measure them, and set them beside the paper's figures.
 
 trunk, heads, refinement: rows are trained for a short time, measured, and timed in turns. coco: the main table, of
-models that are trained already. qualitative: a page of pictures. The results lie in OUTPUT/STUDY: a Markdown table, CSV
-and plots. A run that was stopped goes on with the same command."""
+models that are trained already. detection: detectors on the proposals of several methods. qualitative: a page of
+pictures. The results lie in OUTPUT/STUDY: a Markdown table, CSV and plots. A run that
+was stopped goes on with the same command."""
 
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
-        "study", choices=["trunk", "heads", "refinement", "coco", "qualitative"], help="what to rebuild"
+        "study", choices=["trunk", "heads", "refinement", "coco", "detection", "qualitative"], help="what to rebuild"
     )
     parser.add_argument(
         "--data",
@@ -44,7 +45,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--base",
         choices=["resnet50", "lite0"],
         default=None,
-        help="heads, refinement: the trunk; default: resnet50 on a GPU, the light one on a CPU",
+        help="heads, refinement, detection: the trunk; default: resnet50 on a GPU, the light one on a CPU",
     )
     parser.add_argument(
         "--trunk-weights",
@@ -61,7 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--model",
         type=str,
         default=None,
-        help="coco, qualitative: the SharpMask to measure; refinement: the model whose DeepMask is refined",
+        help="coco, detection, qualitative: the SharpMask to measure; refinement: the model whose DeepMask is refined",
     )
     parser.add_argument(
         "--deepmask", type=str, default=None, metavar="MODEL", help="coco, qualitative: a DeepMask of its own"

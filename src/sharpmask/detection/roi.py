@@ -9,6 +9,7 @@ of the image, continuous: pixel i spans [i, i + 1].
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -110,8 +111,8 @@ def nms(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
 
 def _nms_sorted(boxes: Tensor, iou: float) -> Tensor:
     """Places that are kept of boxes with the best first."""
-    doubles = box_iou(boxes, boxes) > iou
-    gone = torch.zeros(len(boxes), dtype=torch.bool, device=boxes.device)
+    doubles = (box_iou(boxes, boxes) > iou).cpu().numpy()
+    gone = np.zeros(len(boxes), bool)
     kept = []
     for place in range(len(boxes)):
         if not gone[place]:

@@ -49,7 +49,7 @@ OBJECT, BACKGROUND = 0.7, 0.3
 # Anchors that are drawn from an image, half of them objects at most.
 DRAWN = 256
 _STRIDE = 16
-_NMS, _BEFORE_NMS = 0.7, 3000
+_NMS, _BEFORE_NMS = 0.7, 2000
 
 
 class RegionProposalNetwork(TrunkNetwork):
@@ -220,12 +220,10 @@ class RpnTask:
 
 def draw_anchors(labels: Tensor) -> Tensor:
     """Places of DRAWN anchors, half of them objects at most, the rest background, at random."""
-    parts = []
-    for label, most in ((1, DRAWN // 2), (0, DRAWN)):
-        places = torch.nonzero(labels == label)[:, 0]
-        most -= sum(map(len, parts))
-        parts.append(places[torch.randperm(len(places)).to(places.device)[:most]])
-    return torch.cat(parts)
+    objects, background = (torch.nonzero(labels == label)[:, 0] for label in (1, 0))
+    objects = objects[torch.randperm(len(objects)).to(labels.device)[: DRAWN // 2]]
+    background = background[torch.randperm(len(background)).to(labels.device)[: DRAWN - len(objects)]]
+    return torch.cat([objects, background])
 
 
 def train_rpn(config: DetectorConfig, *, resume: bool = False) -> Path:

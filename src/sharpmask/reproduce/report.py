@@ -3,6 +3,8 @@
 from collections.abc import Callable
 
 from sharpmask.files import atomic_write
+from sharpmask.reproduce.detection import run_detection_study
+from sharpmask.reproduce.detection_page import write_detection_page
 from sharpmask.reproduce.findings import judge
 from sharpmask.reproduce.plots import draw_plots, require_matplotlib
 from sharpmask.reproduce.qualitative import run_qualitative
@@ -22,6 +24,9 @@ def reproduce(name: str, options: Options, say: Callable[[str], None]) -> str:
     if name == "qualitative":
         return f"{run_qualitative(options)}, and its pictures as PNG beside it"
     require_matplotlib()
+    if name == "detection":
+        page = write_detection_page(run_detection_study(options, say), options.output / name)
+        return f"{page}, with its figures as CSV and a plot beside it"
     results = run_study(build_study(name, options), options, say)
     folder = options.output / name
     pictures = draw_plots(results, folder)

@@ -29,15 +29,15 @@ def build_study(name: str, options: Options) -> Study:
 
 # Options that are not for every study: name -> studies, default.
 _ONLY = {
-    "base": (("heads", "refinement"), None),
-    "model": (("refinement", "coco", "qualitative"), None),
+    "base": (("heads", "refinement", "detection"), None),
+    "model": (("refinement", "coco", "detection", "qualitative"), None),
     "deepmask": (("coco", "qualitative"), None),
-    "trunk_weights": (("trunk", "heads", "refinement"), None),
+    "trunk_weights": (("trunk", "heads", "refinement", "detection"), None),
     "vgg_weights": (("trunk",), None),
-    "caffe": (("trunk", "heads", "refinement"), False),
+    "caffe": (("trunk", "heads", "refinement", "detection"), False),
     "schedule": (("trunk", "heads", "refinement"), "short"),
     "precision": (("trunk", "heads", "refinement"), None),
-    "steps": (("trunk", "heads", "refinement"), None),
+    "steps": (("trunk", "heads", "refinement", "detection"), None),
     "images": (("qualitative",), ()),
     "count": (("qualitative",), None),
     "failures": (("qualitative",), None),

@@ -6,7 +6,7 @@ from typing import Literal
 
 from sharpmask.reproduce.datasets import Data
 
-STUDIES = ("trunk", "heads", "refinement", "coco", "qualitative")
+STUDIES = ("trunk", "heads", "refinement", "coco", "detection", "qualitative")
 SELECTIVE_SEARCH = "selective-search"
 
 

@@ -1,0 +1,445 @@
+"""The detection study: one detector with the proposals of several methods, and MultiPathNet with and without its parts.
+
+Every row is trained and tested with the proposals it names, on the same photos, for the same number of steps. What is
+finished is kept in the study's folder and never done again.
+"""
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from tqdm import tqdm
+
+from sharpmask.checkpoints import DEFAULT_MODEL, load_network
+from sharpmask.data.coco import read_coco
+from sharpmask.detection.classes import DetectorClass, choose_classes
+from sharpmask.detection.config import DetectorConfig, detector_config_file
+from sharpmask.detection.infer import ScoredBoxes, score_boxes, select
+from sharpmask.detection.rpn import load_rpn, train_rpn
+from sharpmask.detection.store import load_detector
+from sharpmask.detection.train import RESULT, train_detector
+from sharpmask.errors import ConfigError, DataError, MissingExtraError
+from sharpmask.evaluation.baselines import require_opencv, selective_search
+from sharpmask.evaluation.detections import DetectionScores, evaluate_detections
+from sharpmask.evaluation.inputs import Record, read_json
+from sharpmask.files import atomic_write, make_folder
+from sharpmask.images import read_image
+from sharpmask.proposals.proposer import Proposer, pick_device
+from sharpmask.reproduce.datasets import Photos
+from sharpmask.reproduce.measure import photo_key, read_lines
+from sharpmask.reproduce.methods import file_digest, weights_digest
+from sharpmask.reproduce.study import SELECTIVE_SEARCH, Options
+
+Say = Callable[[str], None]
+# Proposals of an image that are tested with; a row's AP is that with the last, which is the study's own.
+COUNTS = (10, 30, 100, 300, 1000)
+TRAIN_COUNT = 300
+RPN = "rpn-network/rpn.safetensors"
+# Objects that a class needs in the photos to train on.
+MIN_EXAMPLES = 50
+_MIN_SCORE, _NMS, _DETECTIONS = 0.01, 0.3, 100
+# Shares of the minutes: proposals, training, and what is left for measuring.
+_PROPOSALS, _TRAINING = 0.5, 0.38
+_LEAST_PHOTOS, _LEAST_STEPS, _PROBE_STEPS = 6, 20, 4
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionRow:
+    """A row of the study.
+
+    Attributes:
+        name: key of the row, and its folder's name.
+        label: what tables call it.
+        source: of the proposals.
+        detector: end of the detector's name, before the trunk's: "fast-rcnn", or "multipathnet" with what it lacks.
+        masks: the proposals have masks, whose AP is measured too.
+    """
+
+    name: str
+    label: str
+    source: str
+    detector: str = "fast-rcnn"
+    lacks: str = ""
+    masks: bool = True
+
+    def detector_name(self, trunk: str) -> str:
+        return "-".join(filter(None, (self.detector, trunk, self.lacks)))
+
+
+ROWS = (
+    DetectionRow(SELECTIVE_SEARCH, "Selective Search + Fast R-CNN", SELECTIVE_SEARCH, masks=False),
+    DetectionRow("rpn", "RPN + Fast R-CNN", "rpn", masks=False),
+    DetectionRow("deepmask", "DeepMask + Fast R-CNN", "deepmask"),
+    DetectionRow("sharpmask", "SharpMask + Fast R-CNN", "sharpmask"),
+    DetectionRow("multipathnet", "SharpMask + MultiPathNet", "sharpmask", "multipathnet"),
+    DetectionRow("no-foveal", "… without foveal regions", "sharpmask", "multipathnet", "no-foveal"),
+    DetectionRow("no-skips", "… without skips", "sharpmask", "multipathnet", "no-skips"),
+    DetectionRow("no-integral", "… without the integral loss", "sharpmask", "multipathnet", "no-integral"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionPlan:
+    """Fixed numbers of a study, and the settings they belong to."""
+
+    settings: dict[str, Any]
+    train_photos: int
+    photos: int
+    steps: int
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionResults:
+    """All that the study found.
+
+    `scores`: row -> number of proposals -> figures; `classes` are those that were learnt, `left_out` how many were not.
+    """
+
+    plan: DetectionPlan
+    data: str
+    rows: tuple[DetectionRow, ...]
+    classes: list[DetectorClass]
+    left_out: int
+    scores: dict[str, dict[int, DetectionScores]]
+    trunk: str
+    notes: tuple[str, ...]
+
+
+def run_detection_study(options: Options, say: Say) -> DetectionResults:
+    """Do what is not done yet of the study in `options.output`/detection, and return its results.
+
+    Raises:
+        SharpMaskError: data, weights or settings that cannot be used, or that differ from those the folder has.
+    """
+    if options.data.train is None:
+        raise ConfigError(f"{options.data.folder} has no photos to train on, only those to measure on")
+    study = _Study(options, options.data.train, say)
+    plan = study.plan()
+    study.write_subsets(plan)
+    study.collect_proposals(plan)
+    scores = {}
+    for number, row in enumerate(study.rows, start=1):
+        say(f"detection: row {number} of {len(study.rows)}, {row.label}: {plan.steps} steps, {plan.photos} photos")
+        study.train(row, plan.steps)
+        scores[row.name] = study.measure(row)
+    dataset = read_coco(study.folder / "train.json")
+    classes = choose_classes(dataset, min_examples=MIN_EXAMPLES)
+    return DetectionResults(
+        plan=plan,
+        data=options.data.name,
+        rows=study.rows,
+        classes=classes,
+        left_out=len(dataset.categories) - len(classes),
+        scores=scores,
+        trunk=study.trunk,
+        notes=study.notes,
+    )
+
+
+class _Study:
+    """The study's folder and what its parts have in common."""
+
+    def __init__(self, options: Options, train: Photos, say: Say) -> None:
+        self.options, self.say, self.parts = options, say, {"train": train, "val": options.data.val}
+        self.folder = make_folder(options.output / "detection")
+        self.device = pick_device(options.device)
+        base = options.base or ("resnet50" if self.device.type == "cuda" else "lite0")
+        self.trunk = f"{base}-caffe" if options.caffe and base == "resnet50" else base
+        if base == "resnet50" and options.trunk_weights is None:
+            raise ConfigError(
+                "'detection' on ResNet-50 needs ImageNet weights: --trunk-weights FILE (with --caffe if its stride is "
+                "on the 1x1 convolutions), or --base lite0, which takes the bundled model's trunk"
+            )
+        self.weights = options.trunk_weights or DEFAULT_MODEL
+        self.model = options.model or DEFAULT_MODEL
+        self.notes: tuple[str, ...] = ()
+        rows: tuple[DetectionRow, ...] = ROWS
+        try:
+            require_opencv()
+        except MissingExtraError as error:
+            rows = tuple(row for row in ROWS if row.source != SELECTIVE_SEARCH)
+            self.notes = (f"Selective Search is left out: {error}",)
+        self.rows = rows
+        self._proposers: dict[str, Callable[[np.ndarray, int], list[Record]]] = {}
+
+    # Plan
+
+    def plan(self) -> DetectionPlan:
+        """The plan in the folder, or a new one, which is written there."""
+        options, file = self.options, self.folder / "plan.json"
+        settings = {
+            "rows": [row.name for row in self.rows],
+            "trunk": self.trunk,
+            "weights": weights_digest(self.weights),
+            "model": weights_digest(self.model),
+            **{part: file_digest(photos.annotations) for part, photos in self.parts.items()},
+            **{name: getattr(options, name) for name in ("minutes", "steps", "photos", "seed")},
+        }
+        if file.exists():
+            try:
+                kept = DetectionPlan(**json.loads(file.read_text(encoding="utf-8")))
+            except (ValueError, TypeError) as error:
+                raise DataError(f"{file} cannot be read ({error}); remove it, or the folder, to begin anew") from None
+            changed = [name for name in settings if kept.settings.get(name) != settings[name]]
+            if changed:
+                raise ConfigError(
+                    f"{self.folder} holds this study with another {', '.join(changed)}; go on with the same settings, "
+                    "give another --output, or remove the folder"
+                )
+            return kept
+        found = self._new_plan(settings)
+        with atomic_write(file) as temporary:
+            temporary.write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n", encoding="utf-8")
+        return found
+
+    def _new_plan(self, settings: dict[str, Any]) -> DetectionPlan:
+        options = self.options
+        counts = {part: len(read_json(photos.annotations)["images"]) for part, photos in self.parts.items()}
+        photos = min(counts["val"], options.photos or counts["val"])
+        if options.steps and options.photos:
+            # A quarter of the photos to train on would not be told from all by a few steps.
+            return DetectionPlan(settings, min(counts["train"], 10 * photos), photos, options.steps, "as given")
+        self.say(f"timing a little of each source and detector, to end in about {options.minutes:g} minutes")
+        each = self._seconds_a_photo()
+        wanted = photos + counts["train"]
+        affordable = int(_PROPOSALS * options.minutes * 60 / each)
+        share = min(1.0, affordable / wanted)
+        if options.photos is None:
+            photos = max(min(photos, _LEAST_PHOTOS), int(photos * share))
+        train_photos = max(min(counts["train"], _LEAST_PHOTOS), min(counts["train"], affordable - photos))
+        steps = options.steps or int(_TRAINING * options.minutes * 60 / self._seconds_a_step())
+        if steps < _LEAST_STEPS or photos + train_photos > 2 * max(affordable, 1):
+            raise ConfigError(f"--minutes {options.minutes:g} is too short for 'detection' here: give more")
+        return DetectionPlan(settings, train_photos, photos, steps, f"from --minutes {options.minutes:g}")
+
+    def _seconds_a_photo(self) -> float:
+        """Proposals of all sources but the RPN, whose time does not count, for one photo."""
+        records = read_json(self.parts["val"].annotations)["images"][:2]
+        began = perf_counter()
+        for record in records:
+            pixels = read_image(self.parts["val"].images / record["file_name"])
+            for source in dict.fromkeys(row.source for row in self.rows if row.source != "rpn"):
+                self.propose(source)(pixels, COUNTS[-1])
+        return (perf_counter() - began) / len(records)
+
+    def _seconds_a_step(self) -> float:
+        """A step of every row and one of the RPN, on random boxes of a few photos."""
+        probe = self.folder / "probe"
+        shutil.rmtree(probe, ignore_errors=True)
+        make_folder(probe)
+        self._write_subset("train", _LEAST_PHOTOS, probe / "train.json")
+        content = read_json(probe / "train.json")
+        rng = np.random.default_rng(0)
+        boxes = [
+            {"image_id": image["id"], "score": 0.5, "bbox": [*(rng.random(2) * 100).tolist(), 60.0, 60.0]}
+            for image in content["images"]
+            for _ in range(TRAIN_COUNT)
+        ]
+        (probe / "boxes.json").write_text(json.dumps(boxes), encoding="utf-8")
+        total = 0.0
+        for row in self.rows:
+            config = self.config(row, _PROBE_STEPS, probe / row.name)
+            config = dataclasses.replace(
+                config, annotations=str(probe / "train.json"), proposals=str(probe / "boxes.json"), min_examples=1
+            )
+            train_detector(config, say=lambda text: None)
+            log = [json.loads(line) for line in (probe / row.name / "log.jsonl").read_text().splitlines()]
+            total += config.batch_size / min(entry["images_per_second"] for entry in log[1:])
+        shutil.rmtree(probe, ignore_errors=True)
+        return total * (1 + 1 / len(self.rows))
+
+    # Data and proposals
+
+    def write_subsets(self, plan: DetectionPlan) -> None:
+        """train.json and val.json: the annotations of the photos that are used."""
+        self._write_subset("train", plan.train_photos, self.folder / "train.json")
+        self._write_subset("val", plan.photos, self.folder / "val.json")
+
+    def _write_subset(self, part: str, count: int, path: Path) -> None:
+        if path.exists():
+            return
+        content = read_json(self.parts[part].annotations)
+        # Photos with all objects annotated first: they teach most.
+        images = sorted(content["images"], key=lambda image: not image.get("exhaustive", True))[:count]
+        chosen = {image["id"] for image in images}
+        content = {
+            "images": images,
+            "annotations": [a for a in content["annotations"] if a["image_id"] in chosen],
+            "categories": content["categories"],
+        }
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+
+    def collect_proposals(self, plan: DetectionPlan) -> None:
+        """Proposals of all sources for all photos; an RPN is trained first for as many steps as a row."""
+        for source in dict.fromkeys(row.source for row in self.rows):
+            if source == "rpn" and not (self.folder / RPN).exists():
+                self.say(f"detection: training the RPN: {plan.steps} steps")
+                config = self.config(self.rows[-1], plan.steps, (self.folder / RPN).parent, fast=True)
+                train_rpn(config, resume=True)
+            for part, count in (("train", TRAIN_COUNT), ("val", COUNTS[-1])):
+                results = self.folder / f"{part}-{source}.json"
+                if results.exists():
+                    continue
+                self.say(f"detection: proposals of {source} for the {part} photos")
+                records = [r for line in self._lines(source, part, count).values() for r in line["records"]]
+                if part == "train":
+                    records = [{key: r[key] for key in ("image_id", "bbox", "score")} for r in records]
+                with atomic_write(results) as temporary:
+                    temporary.write_text(json.dumps(records), encoding="utf-8")
+                (self.folder / f"{part}-{source}.jsonl").unlink()
+
+    def _lines(self, source: str, part: str, count: int) -> Mapping[str, dict[str, Any]]:
+        """Proposals photo by photo, going on where a stop has left them."""
+        file = self.folder / f"{part}-{source}.jsonl"
+        done = read_lines(file, {"source": source, "count": count})
+        images = read_json(self.folder / f"{part}.json")["images"]
+        with open(file, "a", encoding="utf-8") as out:
+            for image in tqdm(images, desc=f"{source}, {part}", unit="photo", leave=False):
+                if photo_key(image["id"]) in done:
+                    continue
+                pixels = read_image(self.parts[part].images / image["file_name"])
+                records = [{"image_id": image["id"], **r} for r in self.propose(source)(pixels, count)]
+                line = {"image_id": image["id"], "records": records}
+                out.write(json.dumps(line) + "\n")
+                out.flush()
+                done[photo_key(image["id"])] = line
+        return done
+
+    def propose(self, source: str) -> Callable[[np.ndarray, int], list[Record]]:
+        """The method of a source: pixels and a number -> records with bbox, score and, where there is one, a mask."""
+        if source not in self._proposers:
+            self._proposers[source] = self._open(source)
+        return self._proposers[source]
+
+    def _open(self, source: str) -> Callable[[np.ndarray, int], list[Record]]:
+        if source == SELECTIVE_SEARCH:
+            return lambda pixels, count: _records(*selective_search(pixels, top=count))
+        if source == "rpn":
+            network = load_rpn(self.folder / RPN).to(self.device)
+
+            def by_rpn(pixels: np.ndarray, count: int) -> list[Record]:
+                boxes, scores = network.propose(pixels, top=count)
+                return _records(np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1), scores)
+
+            return by_rpn
+        network_of_masks = load_network(self.model)
+        proposer = Proposer(
+            network_of_masks.deepmask if source == "deepmask" else network_of_masks, top=COUNTS[-1], device=self.device
+        )
+
+        def by_masks(pixels: np.ndarray, count: int) -> list[Record]:
+            found = proposer.propose(pixels, top=count).to_coco(0)
+            return [{key: r[key] for key in ("bbox", "score", "segmentation")} for r in found]
+
+        return by_masks
+
+    # Rows
+
+    def config(self, row: DetectionRow, steps: int, output: Path, *, fast: bool = False) -> DetectorConfig:
+        """The run of a row: the shipped light schedule with another number of steps; `fast`: on Fast R-CNN's spec."""
+        values = yaml.safe_load(Path(detector_config_file("detector-cpu")).read_text(encoding="utf-8"))
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+        values |= {
+            "annotations": str(self.folder / "train.json"),
+            "images": str(self.parts["train"].images),
+            "output": str(output),
+            "detector": f"fast-rcnn-{self.trunk}" if fast else row.detector_name(self.trunk),
+            "proposals": str(self.folder / f"train-{row.source}.json"),
+            "proposal_count": TRAIN_COUNT,
+            "trunk_weights": self.weights,
+            "min_examples": MIN_EXAMPLES,
+            "steps": steps,
+            "warmup": min(values["warmup"], steps // 5),
+            "average": min(values["average"], 1 - 10 / max(steps, 20)),
+            "seed": self.options.seed,
+            "device": self.options.device,
+            "checkpoint_every": 200,
+            "log_every": max(1, min(20, steps // 2)),
+            # Photos in common sizes, so that the features of all of them fit into memory.
+            "short_side": 320 if self.trunk == "lite0" else None,
+        }
+        return DetectorConfig(**values)
+
+    def train(self, row: DetectionRow, steps: int) -> None:
+        """Train a row, going on where it was."""
+        output = self.folder / row.name
+        if not (output / RESULT).exists():
+            train_detector(self.config(row, steps, output), resume=True, say=lambda text: None)
+            for checkpoint in output.glob("last*.pt"):
+                checkpoint.unlink()  # large, and of no more use
+
+    def measure(self, row: DetectionRow) -> dict[int, DetectionScores]:
+        """A row's figures for each number of proposals."""
+        truth = self.folder / "val.json"
+        found = self._detections(row)
+        network_classes = load_detector(self.folder / row.name / RESULT)[1]
+        names = [entry.name for entry in network_classes]
+        scores = {}
+        for count, records in found.items():
+            last = count == COUNTS[-1]
+            kinds = ("bbox", "segm") if row.masks else ("bbox",)
+            scores[count] = evaluate_detections(
+                truth, records, name=row.label, iou_types=kinds, classes=names, resamples=200 if last else 0
+            )
+        return scores
+
+    def _detections(self, row: DetectionRow) -> dict[int, list[Record]]:
+        """Detections for each number of proposals, kept photo by photo."""
+        file = self.folder / row.name / "detections.jsonl"
+        network, classes = load_detector(self.folder / row.name / RESULT)
+        network.to(self.device)
+        done = read_lines(file, {"detector": file_digest(self.folder / row.name / RESULT)})
+        proposals: dict[str, list[Record]] = {}
+        for record in read_json(self.folder / f"val-{row.source}.json"):
+            proposals.setdefault(photo_key(record["image_id"]), []).append(record)
+        images = read_json(self.folder / "val.json")["images"]
+        with open(file, "a", encoding="utf-8") as out:
+            for image in tqdm(images, desc=f"measure {row.label}", unit="photo", leave=False):
+                key = photo_key(image["id"])
+                if key in done:
+                    continue
+                own = proposals.get(key, [])
+                boxes = np.array([r["bbox"] for r in own], np.float32).reshape(-1, 4)
+                boxes[:, 2:] += boxes[:, :2]
+                pixels = read_image(self.parts["val"].images / image["file_name"])
+                scored = score_boxes(network, pixels, boxes, self.device)
+                by_count = {str(c): _chosen(scored, own, c, image["id"], classes) for c in COUNTS}
+                done[key] = {"image_id": image["id"], "found": by_count}
+                out.write(json.dumps(done[key]) + "\n")
+                out.flush()
+        return {count: [r for line in done.values() for r in line["found"][str(count)]] for count in COUNTS}
+
+
+def _records(boxes_xywh: np.ndarray, scores: np.ndarray) -> list[Record]:
+    return [
+        {"bbox": [round(v, 2) for v in box], "score": score}
+        for box, score in zip(boxes_xywh.tolist(), scores.tolist(), strict=True)
+    ]
+
+
+def _chosen(
+    scored: ScoredBoxes, own: Sequence[Record], count: int, image_id: Any, classes: Sequence[DetectorClass]
+) -> list[Record]:
+    """Detections among the first `count` proposals, as COCO records."""
+    found = select(scored, min_score=_MIN_SCORE, nms=_NMS, top=_DETECTIONS, proposals=count)
+    boxes = torch.cat([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], dim=1)
+    columns = (found.proposals.tolist(), found.labels.tolist(), found.scores.tolist(), boxes.tolist())
+    return [
+        {
+            "image_id": image_id,
+            "category_id": classes[label - 1].id,
+            "score": round(score, 5),
+            "bbox": [round(v, 2) for v in box],
+            **({"segmentation": own[place]["segmentation"]} if "segmentation" in own[place] else {}),
+        }
+        for place, label, score, box in zip(*columns, strict=True)
+    ]
