@@ -132,6 +132,41 @@ class FrozenAffineConv2d(PaddedConv2d):
         return self._conv_forward(symmetric_pad(x, *self.pad), weight, self.shift)
 
 
+class Dropout(nn.Module):
+    """Dropout whose masks depend on a row's place in the whole batch, of which this process may hold a part only.
+
+    The masks of the whole batch are drawn, and those of the rows at hand are used. So with the same seed set before the
+    step every number of processes drops the same numbers.
+
+    Args:
+        p: probability that a number is dropped.
+
+    Attributes:
+        rows: (first row, rows of the whole batch), as `set_rows` leaves it; None: the rows at hand are the whole batch.
+    """
+
+    rows: tuple[int, int] | None = None
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (B, ...), the kept numbers scaled by 1 / (1 - p); unchanged in evaluation mode."""
+        if not self.training or self.p == 0:
+            return x
+        first, total = self.rows or (0, len(x))
+        kept = torch.rand((total, *x.shape[1:]), device=x.device) >= self.p
+        return x * kept[first : first + len(x)] / (1 - self.p)
+
+
+def set_rows(network: nn.Module, first: int, total: int) -> None:
+    """Tell the dropout of a network that the rows it sees begin at row `first` of a batch of `total`."""
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.rows = (first, total)
+
+
 def crop_centre(x: Tensor, side: int) -> Tensor:
     """The middle side x side cells of (B, C, H, W)."""
     top, left = (x.shape[-2] - side) // 2, (x.shape[-1] - side) // 2
