@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from coco_folders import GROUND, Folder, rectangle
 from PIL import Image
 
 from sharpmask.data.check import ERRORS, WARNINGS, assert_trainable, check
-from sharpmask.data.coco import CocoDataset
+from sharpmask.data.coco import CocoDataset, read_coco
+from sharpmask.data.examples import ExampleDataset
 from sharpmask.data.photos import read_photo
 from sharpmask.errors import DataError
 
@@ -206,3 +208,41 @@ def test_a_missing_folder_is_named(folder: Folder, tmp_path: Path) -> None:
 def test_coco_mini_is_trainable(coco_mini: Callable[[str], tuple[CocoDataset, Path]]) -> None:
     dataset, image_dir = coco_mini("val")
     assert_trainable(dataset, image_dir)
+
+
+def training_examples(folder: Folder, **more: Any) -> ExampleDataset:
+    dataset = read_coco(folder.json)
+    return ExampleDataset(dataset=dataset, image_dir=folder.path, seed=0, **{"length": 40, "batch_size": 4, **more})
+
+
+def test_training_passes_over_a_photo_that_is_damaged_inside(
+    folder: Folder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its header is whole, so that only reading it tells; other examples are drawn, always the same ones."""
+    sound(folder)
+    folder.scene((60, 80), (20, 12, 25, 30))
+    before = [training_examples(folder)[index] for index in range(40)]
+    truncated_image(folder)
+    assert_trainable(read_coco(folder.json), folder.path)
+    first, second = training_examples(folder), training_examples(folder)
+    second.preload()
+    found = [[data[index] for index in order] for data, order in ((first, range(40)), (second, range(39, -1, -1)))]
+    redrawn = [index for index, example in enumerate(found[0]) if example["redrawn"] == 1]
+    assert 5 < len(redrawn) < 35
+    for index, (a, b, old) in enumerate(zip(found[0], found[1][::-1], before, strict=True)):
+        assert all(torch.equal(a[key], b[key]) for key in a)
+        assert torch.equal(a["patch"], old["patch"]) == (index not in redrawn)
+        assert a["has_mask"] == old["has_mask"] and a["label"] == old["label"]
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and all("001.png" in line and "other examples" in line for line in told)
+    with pytest.raises(DataError, match=r"001\.png"):  # a validation measures what it is asked to
+        training_examples(folder, training=False, batches="mask", length=3)[0]
+
+
+def test_training_stops_where_damaged_photos_are_no_exception(folder: Folder) -> None:
+    for _ in range(40):
+        folder.scene((60, 80), (10, 12, 30, 20))
+    for number in range(2, 40):
+        (folder.path / f"{number:03d}.png").unlink()
+    with pytest.raises(DataError, match=r"more than 10 photos cannot be read.*012\.png.*sharpmask check"):
+        training_examples(folder).preload()

@@ -1,6 +1,6 @@
 import pytest
 
-from sharpmask.data.stream import StreamSampler
+from sharpmask.data.stream import StreamSampler, part_of_batch
 from sharpmask.errors import ConfigError
 
 
@@ -31,7 +31,20 @@ def test_resuming_continues_the_stream() -> None:
     assert [index for part in parts for index in part] == whole
 
 
-@pytest.mark.parametrize(("batch_size", "rank", "world_size"), [(9, 0, 2), (0, 0, 1), (8, 2, 2), (8, -1, 2), (8, 0, 0)])
+def test_a_batch_that_cannot_be_split_evenly() -> None:
+    for batch_size, world_size in ((7, 3), (4, 3), (2, 3), (1, 4)):
+        parts = [part_of_batch(batch_size, rank, world_size) for rank in range(world_size)]
+        rows = [row for first, count in parts for row in range(first, first + count)]
+        assert rows == list(range(batch_size))
+        assert max(count for _, count in parts) - min(count for _, count in parts) <= 1
+
+
+def test_a_process_without_rows_keeps_in_step() -> None:
+    idle = StreamSampler(start_step=5, steps=2, batch_size=2, rank=0, world_size=3)
+    assert idle.rows == 0 and idle.local_batch_size == 1 and list(idle) == [10, 12]
+
+
+@pytest.mark.parametrize(("batch_size", "rank", "world_size"), [(0, 0, 1), (8, 2, 2), (8, -1, 2), (8, 0, 0)])
 def test_impossible_splits_are_refused(batch_size: int, rank: int, world_size: int) -> None:
     with pytest.raises(ConfigError):
         StreamSampler(start_step=0, steps=1, batch_size=batch_size, rank=rank, world_size=world_size)

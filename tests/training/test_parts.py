@@ -46,6 +46,7 @@ def test_batch_loss_weighs_means_and_leaves_out_absent_parts() -> None:
     loss, logged = batch_loss(output, batch, 32.0, World())
     assert loss.item() == pytest.approx(33 * math.log(2), rel=1e-5)
     assert logged["mask_loss"] == pytest.approx(math.log(2), rel=1e-5)
+    assert logged["loss"] == pytest.approx(loss.item(), rel=1e-5)
     loss, logged = batch_loss(output, {**batch, "has_mask": torch.zeros(4)}, 32.0, World())
     assert loss.item() == pytest.approx(math.log(2), rel=1e-5) and "mask_loss" not in logged
     loss.backward()
@@ -62,6 +63,14 @@ def test_cosine_with_warmup() -> None:
     assert learning_rate(stage, 0) == pytest.approx(0.1)
     assert learning_rate(stage, 50) == pytest.approx(0.5)
     assert learning_rate(stage, 100) == pytest.approx(0.0)
+
+
+def test_the_rate_follows_the_batch_size_where_a_reference_is_given() -> None:
+    for batch_size, expected in ((32, 1e-3), (64, 2e-3), (8, 2.5e-4)):
+        stage = StageConfig(batch_size=batch_size, reference_batch=32)
+        rates = [learning_rate(stage, step) for step in (0, 200_000, 480_000)]
+        assert rates == pytest.approx([expected, expected / 2, expected / 10])
+    assert learning_rate(StageConfig(batch_size=64), 0) == 1e-3
 
 
 def test_optimiser_groups() -> None:
@@ -122,6 +131,8 @@ def test_no_average_leaves_the_weights() -> None:
         ({"sharpmask": StageConfig()}, "sharpmask.batches"),
         ({"deepmask": StageConfig(steps=-1)}, "steps"),
         ({"val_images": "x"}, "together"),
+        ({"deepmask": StageConfig(batch_size=0)}, "batch_size"),
+        ({"keep_checkpoints": 0}, "keep_checkpoints"),
     ],
 )
 def test_settings_that_make_no_sense(settings: dict[str, object], message: str) -> None:

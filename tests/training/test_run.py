@@ -1,12 +1,8 @@
-"""Whole runs: both stages, resume after a kill, several processes, bad input."""
+"""Whole runs: both stages, and bad input. Kills and several processes are in test_processes.py."""
 
 import dataclasses
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +12,7 @@ from short_runs import short_run, short_stage
 
 from sharpmask.checkpoints import load_network
 from sharpmask.checkpoints.store import read_safetensors
-from sharpmask.errors import ConfigError, DataError, ModelError, SharpMaskError
+from sharpmask.errors import ConfigError, DataError, SharpMaskError
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask
 from sharpmask.networks.specs import SPECS, ModelSpec
@@ -122,78 +118,6 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(shapes: Path, 
         train(dataclasses.replace(config, seed=9), resume=True)
 
 
-def test_a_damaged_checkpoint_is_named(shapes: Path, tmp_path: Path) -> None:
-    (tmp_path / "last.pt").write_bytes(b"PK\x03\x04 nothing")
-    with pytest.raises(ModelError, match=r"last\.pt is not a whole checkpoint"):
-        train(short_run(shapes, tmp_path), resume=True)
-
-
-def arguments(shapes: Path, output: Path, steps: int, *more: str) -> list[str]:
-    """The command line of a run without validation, so that a kill can only hit training and checkpoints."""
-    stage = ["batch_size=4", "optimiser=adamw", "schedule=cosine", "milestones=[]", "factors=[]", "average=0.9"]
-    fields = [f"{name}.{field}" for name in ("deepmask", "sharpmask") for field in stage]
-    return [
-        "train", "--config=small-cpu", f"annotations={shapes}/instances.json", f"images={shapes}", f"output={output}",
-        f"deepmask.steps={steps}", f"sharpmask.steps={steps}", "workers=0", "threads=1", "device=cpu",
-        "checkpoint_every=1", "log_every=1", *fields, *more,
-    ]  # fmt: skip
-
-
-def start(command: list[str], *, processes: int = 1) -> subprocess.Popen[bytes]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "sharpmask.cli.main", *command], env=environment, stderr=subprocess.PIPE
-    )
-
-
-def finish(process: subprocess.Popen[bytes]) -> None:
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors.decode()[-2000:]
-
-
-@pytest.mark.parametrize("kill_after", [("deepmask", 2), ("sharpmask", 1)])
-def test_killed_and_resumed_equals_uninterrupted(
-    shapes: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, kill_after: tuple[str, int]
-) -> None:
-    steps = 8
-    whole = tmp_path_factory.getbasetemp() / "uninterrupted"
-    if not whole.exists():
-        finish(start(arguments(shapes, whole, steps)))
-    for attempt in range(5):  # on a busy machine a run may be over before this process gets to kill it
-        broken = tmp_path / f"broken{attempt}"
-        process = start(arguments(shapes, broken, steps))
-        while process.poll() is None:
-            log = log_of(broken) if (broken / "log.jsonl").exists() else []
-            if any((entry["stage"], entry["step"]) == kill_after for entry in log):
-                break
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        if not (broken / "model.safetensors").exists():
-            break
-    assert not (broken / "model.safetensors").exists(), "the run was over before it could be killed"
-    assert (broken / "last.pt").exists()
-    finish(start(arguments(shapes, broken, steps, "--resume")))
-    assert_same_weights(broken, whole)
-    # Resuming a finished run does nothing and breaks nothing.
-    finish(start(arguments(shapes, broken, steps, "--resume")))
-    assert_same_weights(broken, whole)
-
-
-def test_two_processes_learn_what_one_learns(shapes: Path, tmp_path: Path) -> None:
-    """Stage 2 has no dropout, so gloo's sum of two halves of a batch is the gradient of the batch."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    for output, processes in ((one, 1), (two, 2)):
-        finish(start(arguments(shapes, output, 3, "deepmask.steps=0"), processes=processes))
-    for a, b in zip(log_of(one), log_of(two), strict=True):
-        assert a["step"] == b["step"] and b["patches_per_second"] > 0
-    first, _ = read_safetensors(one / "sharpmask.safetensors")
-    second, _ = read_safetensors(two / "sharpmask.safetensors")
-    for name in first:
-        torch.testing.assert_close(first[name], second[name], rtol=1e-3, atol=2e-5)
-
-
 def test_overfit_a_handful(shapes: Path, tmp_path: Path) -> None:
     """The mask loss falls clearly within a few steps (the two-minute run to IoU > .9 is benchmarks/overfit.py)."""
     config = short_run(
@@ -213,6 +137,37 @@ def test_bad_data_is_refused_before_the_first_step(shapes: Path, tmp_path: Path)
     with pytest.raises(DataError, match=r"1\.png"):
         train(short_run(shapes, tmp_path / "b", images=str(tmp_path)))
     assert not (tmp_path / "a").exists() and not (tmp_path / "b").exists()
+
+
+def test_photos_damaged_inside_are_told_of_and_passed_over(
+    shapes: Path,
+    tmp_path: Path,
+    tiny_spec: ModelSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setitem(SPECS, "tiny", dataclasses.replace(tiny_spec, name="tiny"))
+    photos = shutil.copytree(shapes, tmp_path / "photos")
+    for name in ("1.png", "2.png"):
+        content = (photos / name).read_bytes()
+        (photos / name).write_bytes(content[: len(content) // 2])
+    stages = {
+        "deepmask": short_stage(4, shift=5.0, negative_shift=20.0),
+        "sharpmask": short_stage(2, "mask", shift=5.0),
+    }
+    validation = {"val_annotations": str(photos / "instances.json"), "val_images": str(photos), "validation_photos": 6}
+    for workers in (0, 2):
+        output = tmp_path / f"workers-{workers}"
+        train(short_run(photos, output, model="tiny", workers=workers, **stages, **validation))
+        told = capfd.readouterr().err
+        assert "2.png" in told and "other examples take the place" in told and "left out of the validation" in told
+    assert_same_weights(tmp_path / "workers-0", tmp_path / "workers-2")
+    assert max(entry.get("redrawn_examples", 0) for entry in log_of(tmp_path / "workers-2")) >= 2
+    for photo in photos.glob("*.png"):
+        photo.write_bytes(photo.read_bytes()[:2000])
+    for workers in (0, 1):
+        with pytest.raises(DataError, match=r"^\S*instances\.json: too many photos cannot be read"):
+            train(short_run(photos, tmp_path / f"bad-{workers}", model="tiny", workers=workers, **stages))
 
 
 @pytest.mark.parametrize("model", ["deepmask-lite0", "deepmask-lite0-head-original"])

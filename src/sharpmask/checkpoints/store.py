@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sharpmask.checkpoints.published import PUBLISHED, published_path
-from sharpmask.errors import ConfigError, ModelError
+from sharpmask.errors import ConfigError, ModelError, SharpMaskError
 from sharpmask.files import atomic_write
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask, build_network
@@ -47,7 +47,10 @@ def save_network(
     if isinstance(network, SharpMask) and network.crop_first:
         metadata["crop_first"] = "true"
     with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+        try:
+            save_file(tensors, temporary, metadata=metadata)
+        except SafetensorError as error:  # it hides what the system said
+            raise SharpMaskError(f"cannot write {path}: {error}") from error
 
 
 def load_network(name_or_path: str | Path = DEFAULT_MODEL) -> DeepMask | SharpMask:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
+from sharpmask.allocator import keep_freed_memory
 from sharpmask.errors import ConfigError
 
 # Options that both proposers take as they are; the filters on masks are part of the cleaning.
@@ -189,6 +190,7 @@ def run(args: Namespace) -> int:
     from sharpmask.proposals.tracking import Tracking
     from sharpmask.proposals.video import Choice, parse_time
 
+    keep_freed_memory()
     formats = parse_formats(args.format)
     options = FormatOptions(
         simplify=args.simplify,

@@ -8,6 +8,7 @@ Shape letters: P patch side with context (192), M mask side (160 or 112).
 """
 
 import math
+import sys
 from pathlib import Path
 from typing import Literal
 
@@ -28,11 +29,16 @@ from sharpmask.data.geometry import (
     restore_padding,
 )
 from sharpmask.data.negatives import NegativeSource
-from sharpmask.data.photos import DEFAULT_CACHE_BYTES, PhotoCache
+from sharpmask.data.photos import DEFAULT_CACHE_BYTES, PhotoCache, UnreadablePhoto
 from sharpmask.errors import ConfigError, DataError
 
 Batches = Literal["alternate", "joint", "mask"]
 Balance = Literal["category", "annotation", "area"]
+
+# A photo may be damaged so that only reading it to its end tells. A run of days does not stop for a few: up to this
+# many, or one in a hundred, are reported and passed over.
+_UNREADABLE = 10
+_ATTEMPTS = 100
 
 # random streams of one seed that must not touch each other
 _STEP_STREAM, _TRAIN_STREAM, _EVALUATION_STREAM = 0, 1, 2
@@ -86,11 +92,15 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
         "alternate" each is followed by a negative, that is, even numbers are positives and odd ones negatives.
 
     An example is a dict: "patch" uint8 (3, P, P) RGB, "mask" uint8 {0, 1} (M, M), "has_mask" float32, "label" float32
-    {0, 1}, "has_score" float32; the default collate function makes batches of it. Where has_mask or has_score is 0 the
-    other value is meaningless (mask is then zero).
+    {0, 1}, "has_score" float32, and in training "redrawn" float32 {0, 1}; the default collate function makes
+    batches of it. Where has_mask or has_score is 0 the other value is meaningless (mask is then zero).
+
+    In training an example of a photo that cannot be read is drawn anew, from (seed, index, attempt), and the photo is
+    reported on stderr.
 
     Raises DataError where no annotation is usable or, if negatives are needed, no image is annotated exhaustively; and
-    when an image turns out to be unreadable. Raises ConfigError for arguments that make no sense.
+    when an image turns out to be unreadable, in training more than a hundredth of them and more than ten.
+    Raises ConfigError for arguments that make no sense.
     """
 
     def __init__(
@@ -131,6 +141,7 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
         self.augmentation = augmentation or Augmentation()
         self.training = training
         self.photos = PhotoCache(dataset, image_dir, cache_bytes)
+        self._reported: set[int] = set()
         self.positives = tuple(a for a in dataset.annotations if is_usable(a, dataset, self.geometry))
         if not self.positives:
             raise DataError(
@@ -160,7 +171,18 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
             raise IndexError(f"example {index} of {self.length}")
         if not self.training:
             return self._validation_example(index)
-        rng = np.random.default_rng((self.seed, _TRAIN_STREAM, index))
+        for attempt in range(_ATTEMPTS):
+            try:
+                example = self._training_example(index, attempt)
+                return {**example, "redrawn": torch.tensor(float(attempt > 0))}
+            except UnreadablePhoto as error:
+                self._report_unreadable()
+                last = error
+        raise DataError(f"{self.dataset.path}: too many photos cannot be read to find an example (the last: {last})")
+
+    def _training_example(self, index: int, attempt: int) -> dict[str, torch.Tensor]:
+        """Example `index`, drawn anew where an attempt met a photo that cannot be read."""
+        rng = np.random.default_rng((self.seed, _TRAIN_STREAM, index, *([attempt] if attempt else [])))
         is_mask_batch = self.batches == "mask" or (
             self.batches == "alternate" and self.step_kind(index // self.batch_size) == "mask"
         )
@@ -179,6 +201,20 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
             has_score=not is_mask_batch,
         )
 
+    def _report_unreadable(self) -> None:
+        """Tell of photos that cannot be read, once each; raises DataError when they are no longer an exception."""
+        allowed = max(_UNREADABLE, len(self.dataset.image_by_id) // 100)
+        for image_id, fault in self.photos.unreadable.items():
+            if image_id in self._reported:
+                continue
+            if len(self._reported) == allowed:
+                raise DataError(
+                    f"{self.dataset.path}: more than {allowed} photos cannot be read, which is no accident (one more: "
+                    f"{fault}); `sharpmask check` lists them all"
+                )
+            self._reported.add(image_id)
+            print(f"{fault}; other examples take the place of its own", file=sys.stderr)
+
     def step_kind(self, step: int) -> Literal["mask", "score", "joint"]:
         """What the batch of a step holds: all masks, all scores, or both."""
         if self.batches == "joint":
@@ -194,7 +230,9 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
         wanted = dict.fromkeys(annotation.image_id for annotation in self.positives)
         if self.negatives is not None:
             wanted.update(dict.fromkeys(self.negatives.image_ids))
-        return self.photos.preload(list(wanted), progress=progress)
+        count = self.photos.preload(list(wanted), progress=progress)
+        self._report_unreadable()
+        return count
 
     @property
     def _negatives(self) -> NegativeSource:

@@ -1,6 +1,7 @@
 """The photos of an annotation file as uint8 arrays, kept in memory up to a limit."""
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,10 @@ from sharpmask.errors import DataError, ImageError
 from sharpmask.images import read_image
 
 DEFAULT_CACHE_BYTES = 2 * 2**30
+
+
+class UnreadablePhoto(DataError):
+    """A photo that is missing, damaged or of another size than its record says."""
 
 
 def read_photo(record: ImageRecord, image_dir: Path) -> np.ndarray:
@@ -77,6 +82,8 @@ class PhotoCache:
         self.image_dir = Path(image_dir)
         self.limit_bytes = limit_bytes
         self.used_bytes = 0
+        self.unreadable: dict[int, str] = {}
+        """what is wrong with the photos that could not be read, by image id; they are not tried again"""
         self._photos: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
@@ -88,10 +95,19 @@ class PhotoCache:
         self.__init__(**state)  # type: ignore[misc]
 
     def __getitem__(self, image_id: int) -> np.ndarray:
-        """The photo of image `image_id`, uint8 (H, W, 3), not to be written to. Raises as `read_photo` does."""
+        """The photo of image `image_id`, uint8 (H, W, 3), not to be written to.
+
+        Raises UnreadablePhoto with the message of `read_photo`.
+        """
         photo = self._photos.get(image_id)
+        if image_id in self.unreadable:
+            raise UnreadablePhoto(self.unreadable[image_id])
         if photo is None:
-            photo = read_photo(self.dataset.image_by_id[image_id], self.image_dir)
+            try:
+                photo = read_photo(self.dataset.image_by_id[image_id], self.image_dir)
+            except DataError as error:
+                self.unreadable[image_id] = str(error)
+                raise UnreadablePhoto(str(error)) from error
             worker = get_worker_info()
             share = self.limit_bytes // worker.num_workers if worker else self.limit_bytes
             with self._lock:
@@ -101,10 +117,14 @@ class PhotoCache:
         return photo
 
     def preload(self, image_ids: list[int], *, progress: bool = False) -> int:
-        """Decode the photos in the order given until the limit is reached; returns how many are in memory then."""
+        """Decode the photos in the order given until the limit is reached; returns how many are in memory then.
+
+        What cannot be read is left out, and found in `unreadable`.
+        """
         for image_id in tqdm(image_ids, desc="reading photos", unit="photo", disable=not progress):
             record = self.dataset.image_by_id[image_id]
             if self.used_bytes + 3 * record.width * record.height > self.limit_bytes:
                 break
-            self[image_id]
+            with suppress(UnreadablePhoto):
+                self[image_id]
         return len(self._photos)

@@ -21,6 +21,7 @@ M mask side, h w grid of windows.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sharpmask.networks.layers import Dropout
 from sharpmask.networks.specs import ModelSpec
 
 
@@ -114,7 +115,7 @@ class ScoreHead(nn.Module):
         self.own = nn.Linear(spec.encoding, spec.encoding) if spec.head == "B" else None
         self.hidden = nn.Linear(spec.encoding, spec.score_hidden)
         self.score = nn.Linear(spec.score_hidden, 1)
-        self.dropout = nn.Dropout(0.5)
+        self.dropout = Dropout(0.5)
 
     def forward(self, encoding: Tensor) -> Tensor:
         """(..., E) -> (...)."""

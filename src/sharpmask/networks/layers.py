@@ -3,6 +3,8 @@
 Shape letters: B images or patches, C channels, H W spatial size.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,9 +18,41 @@ def symmetric_pad(x: Tensor, left: int, right: int, top: int, bottom: int) -> Te
     """
     if max(left, right, top, bottom) == 0:
         return x
-    if max(left, right, top, bottom) == 1 and not (torch.is_grad_enabled() and x.requires_grad):
+    if torch.is_grad_enabled() and x.requires_grad:
+        padded: Tensor = _WithoutGradient.apply(x, left, right, top, bottom)
+        return padded
+    if max(left, right, top, bottom) == 1:
         return F.pad(x, (left, right, top, bottom), mode="replicate")  # the same for one pixel, and faster
     return _mirror(_mirror(x, 3, left, right), 2, top, bottom)
+
+
+class _WithoutGradient(torch.autograd.Function):
+    """`symmetric_pad` for training: the forward pass writes each number once, the backward pass is a crop."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, left: int, right: int, top: int, bottom: int) -> Tensor:
+        ctx.inner = (..., slice(top, top + x.shape[2]), slice(left, left + x.shape[3]))
+        if max(left, right) > x.shape[3] or max(top, bottom) > x.shape[2] or max(left, right, top, bottom) == 1:
+            return symmetric_pad(x, left, right, top, bottom)  # without gradients in here
+        padded = _empty_like(x, x.shape[2] + top + bottom, x.shape[3] + left + right)
+        padded[ctx.inner] = x
+        rows = padded[:, :, top : top + x.shape[2]]
+        rows[..., :left] = x[..., :left].flip(3)
+        rows[..., left + x.shape[3] :] = x[..., x.shape[3] - right :].flip(3)
+        padded[:, :, :top] = rows[:, :, :top].flip(2)
+        padded[:, :, top + x.shape[2] :] = rows[:, :, x.shape[2] - bottom :].flip(2)
+        return padded
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None, None]:  # type: ignore[override]
+        return grad[ctx.inner], None, None, None, None
+
+
+def _empty_like(x: Tensor, height: int, width: int) -> Tensor:
+    """An uninitialised map (B, C, height, width), its channels last in memory where those of `x` are."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    layout = torch.channels_last if last else torch.contiguous_format
+    return torch.empty((*x.shape[:2], height, width), dtype=x.dtype, device=x.device, memory_format=layout)
 
 
 def _mirror(x: Tensor, dim: int, before: int, after: int) -> Tensor:
@@ -96,6 +130,41 @@ class FrozenAffineConv2d(PaddedConv2d):
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * self.scale[:, None, None, None]
         return self._conv_forward(symmetric_pad(x, *self.pad), weight, self.shift)
+
+
+class Dropout(nn.Module):
+    """Dropout whose masks depend on a row's place in the whole batch, of which this process may hold a part only.
+
+    The masks of the whole batch are drawn, and those of the rows at hand are used. So with the same seed set before the
+    step every number of processes drops the same numbers.
+
+    Args:
+        p: probability that a number is dropped.
+
+    Attributes:
+        rows: (first row, rows of the whole batch), as `set_rows` leaves it; None: the rows at hand are the whole batch.
+    """
+
+    rows: tuple[int, int] | None = None
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, ...) -> (B, ...), the kept numbers scaled by 1 / (1 - p); unchanged in evaluation mode."""
+        if not self.training or self.p == 0:
+            return x
+        first, total = self.rows or (0, len(x))
+        kept = torch.rand((total, *x.shape[1:]), device=x.device) >= self.p
+        return x * kept[first : first + len(x)] / (1 - self.p)
+
+
+def set_rows(network: nn.Module, first: int, total: int) -> None:
+    """Tell the dropout of a network that the rows it sees begin at row `first` of a batch of `total`."""
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.rows = (first, total)
 
 
 def crop_centre(x: Tensor, side: int) -> Tensor:

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import json
 import platform
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from sharpmask.reproduce.metrics import Measured
 from sharpmask.reproduce.plan import TIMED_PHOTOS, TURNS, Plan, make_plan
 from sharpmask.reproduce.recipes import train_config
 from sharpmask.reproduce.study import SELECTIVE_SEARCH, Options, Row, Study
-from sharpmask.training.checkpoint import FREE_FIELDS
+from sharpmask.training.checkpoint import CHECKPOINTS, FREE_FIELDS
 from sharpmask.training.config import TrainConfig
 from sharpmask.training.run import train
 
@@ -129,7 +130,7 @@ def train_row(row: Row, options: Options, steps: int, folder: Path) -> float:
     train(config, resume=True)
     seconds = _logged_seconds(output / "log.jsonl", batch_size=getattr(config, str(row.stage)).batch_size)
     _write_json(done, {"settings": settings, "seconds": seconds})
-    (output / "last.pt").unlink(missing_ok=True)  # large, and of no more use
+    shutil.rmtree(output / CHECKPOINTS, ignore_errors=True)  # large, and of no more use
     return seconds
 
 

@@ -1,44 +1,115 @@
-"""What a run needs to go on where it stopped: one file, written whole or not at all."""
+"""What a run needs to go on where it stopped: the last few states, each a file that is whole or not there.
+
+A file is called STAGE-NAME-STEP.HASH.pt; the hash is that of its content, so that a damaged one is known before it is
+used. With the damaged one set aside, a run goes on from the one before it.
+"""
 
 import dataclasses
+import hashlib
+import io
 import json
+import re
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sharpmask.errors import ConfigError, ModelError
-from sharpmask.files import atomic_write
+from sharpmask.files import atomic_write, make_folder
 from sharpmask.training.config import TrainConfig
 
-LAST = "last.pt"
+CHECKPOINTS = "checkpoints"
+"""the folder, in that of the run"""
 # Changing these between stop and resume does not change what is learnt.
-FREE_FIELDS = {"output", "device", "workers", "threads", "cache_gigabytes", "log_every", "checkpoint_every"}
+FREE_FIELDS = {
+    "output", "device", "workers", "threads", "cache_gigabytes", "log_every", "checkpoint_every", "keep_checkpoints",
+}  # fmt: skip
+# Stage 1 comes before stage 2, and its last step before their first.
+_ORDER = ("deepmask", "sharpmask")
+_NAME = re.compile(r"\d-[a-z]+-(\d+)\.([0-9a-f]{16})\.pt")
 
 
-def save_checkpoint(folder: Path, state: dict[str, Any], config: TrainConfig) -> None:
-    """Write the state of a run to `folder`/last.pt, atomically."""
-    with atomic_write(folder / LAST) as temporary:
-        torch.save({**state, "config": json.dumps(dataclasses.asdict(config))}, temporary)
+def checkpoint_files(output: Path) -> list[Path]:
+    """The checkpoints of the run in `output`, newest first."""
+    found = [path for path in (output / CHECKPOINTS).glob("*.pt") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=lambda path: (path.name.partition(".")[0], path.stat().st_mtime_ns), reverse=True)
 
 
-def load_checkpoint(folder: Path, config: TrainConfig) -> dict[str, Any] | None:
-    """The state of the run in `folder`, None if it has none yet.
+def save_checkpoint(output: Path, state: dict[str, Any], config: TrainConfig) -> None:
+    """Write the state of a run and leave the `config.keep_checkpoints` newest.
+
+    Older ones are removed only when the new one is on the disk.
 
     Raises:
-        ModelError: the file is damaged.
+        SharpMaskError: it cannot be written, for example because the disk is full; the older ones are untouched.
+    """
+    buffer = io.BytesIO()
+    torch.save({**state, "config": json.dumps(dataclasses.asdict(config))}, buffer)
+    content = buffer.getbuffer()
+    number = _ORDER.index(state["stage"]) + 1
+    name = f"{number}-{state['stage']}-{state['step']:08d}.{_hash(content)}.pt"
+    path = make_folder(output / CHECKPOINTS) / name
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+    for old in checkpoint_files(output)[config.keep_checkpoints :]:
+        if old != path:
+            old.unlink(missing_ok=True)
+
+
+def load_checkpoint(output: Path, config: TrainConfig) -> dict[str, Any] | None:
+    """The newest whole state of the run in `output`, None if it has none yet.
+
+    A damaged file is reported on stderr and renamed, so that it is neither used nor counted again.
+
+    Raises:
+        ModelError: there are checkpoints, and all of them are damaged.
         ConfigError: the run was started with other settings.
     """
-    path = folder / LAST
-    if not path.exists():
-        return None
+    paths = checkpoint_files(output)
+    for path in paths:
+        state = _read(path)
+        if state is not None:
+            _assert_same_run(path, state, config)
+            return state
+    if paths or any((output / CHECKPOINTS).glob("*.damaged")):
+        raise ModelError(f"no checkpoint in {output / CHECKPOINTS} is whole; remove the folder to start the run anew")
+    return None
+
+
+def remove_leftovers(output: Path) -> None:
+    """Remove the temporary files that a killed run left in its folder."""
+    for pattern in (".*.tmp.safetensors", f"{CHECKPOINTS}/.*.tmp.pt"):
+        for path in output.glob(pattern):
+            with suppress(OSError):  # of no use, and no harm either
+                path.unlink()
+
+
+def _hash(content: bytes | memoryview) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    match = _NAME.fullmatch(path.name)
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        before = json.loads(state["config"])
+        content = path.read_bytes()
+        if match is None or _hash(content) != match[2]:
+            raise ValueError("its content does not have the hash of its name")
+        state: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        return state
+    except MemoryError:
+        raise
     except Exception as error:  # torch.load raises whatever the damage leads to
-        raise ModelError(f"{path} is not a whole checkpoint ({error}); remove it to start the run anew") from None
+        print(f"{path} is damaged ({error}); trying the checkpoint before it", file=sys.stderr)
+        with suppress(OSError):
+            path.rename(path.with_suffix(".pt.damaged"))
+        return None
+
+
+def _assert_same_run(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
+    before = json.loads(state["config"])
     now = json.loads(json.dumps(dataclasses.asdict(config)))
     changed = [k for k in now if k not in FREE_FIELDS and before.get(k) != now[k]]
     if changed:
         raise ConfigError(f"{path} belongs to a run with another {', '.join(changed)}; resume it with its own settings")
-    return state

@@ -17,13 +17,16 @@ class StageConfig:
     steps: int = 600_000
     """optimiser steps; 0 leaves the stage out"""
     batch_size: int = 32
-    """patches of one step, over all processes together"""
+    """patches of one step, over all processes together, as even as it can be shared out"""
     batches: Literal["alternate", "joint", "mask"] = "alternate"
     """what a batch holds: masks or scores in turn (release), both together, or masks only (the refinement stage)"""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """sgd: as the papers; adamw: for short runs"""
     learning_rate: float = 1e-3
     """of the first step after warm-up"""
+    reference_batch: int = 0
+    """batch size that `learning_rate` is meant for: with another `batch_size` the rate is multiplied by their ratio;
+    0: the rate is used as it is"""
     trunk_factor: float = 1.0
     """the trunk's learning rate as a multiple of `learning_rate`; 0 freezes the trunk"""
     trunk_start: int = 0
@@ -125,6 +128,8 @@ class TrainConfig:
     """photos on which a validation measures AR; 0: patches only"""
     checkpoint_every: int = 1000
     """steps between checkpoints"""
+    keep_checkpoints: int = 2
+    """how many of them are kept; when the newest turns out damaged, the one before it is used"""
     log_every: int = 50
     """steps between log lines and TensorBoard scalars"""
 
@@ -150,10 +155,14 @@ class TrainConfig:
             raise ConfigError("endtoend.batches must be 'joint': stage 3 trains mask and score together")
         if self.fold is not None:
             parse_fold(self.fold)
+            if stage.batch_size < 1 or stage.reference_batch < 0:
+                raise ConfigError(f"{name}: batch_size must be positive and reference_batch must not be negative")
         if self.sharpmask.batches != "mask":
             raise ConfigError("sharpmask.batches must be 'mask': stage 2 trains the refinement only")
         if self.deepmask.batches == "mask":
             raise ConfigError("deepmask.batches must be 'alternate' or 'joint': stage 1 trains mask and score")
+        if self.checkpoint_every < 1 or self.keep_checkpoints < 1:
+            raise ConfigError("checkpoint_every and keep_checkpoints must be at least 1")
         if (self.val_annotations is None) != (self.val_images is None):
             raise ConfigError("val_annotations and val_images must be given together")
 

@@ -1,12 +1,26 @@
-"""The little that several processes (torchrun) need: a group, summed numbers, summed gradients."""
+"""The little that several processes (torchrun) need: a group, summed numbers, summed gradients, shared news.
+
+Only the first process reads and writes the output folder; what the others need of it is sent to them. So the machines
+of a run share the data, but need no common output folder.
+"""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from sharpmask.errors import SharpMaskError
+
+# The others wait while the first process validates and writes. A lost process is noticed by torchrun, not by this.
+_PATIENCE = timedelta(hours=2)
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -27,9 +41,12 @@ def join_world(device_type: str) -> World:
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return World()
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if device_type == "cuda":
+        torch.cuda.set_device(local_rank)  # what is exchanged outside the training step goes there, too
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device_type == "cuda" else "gloo")
-    return World(dist.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
+        dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=_PATIENCE)
+    return World(dist.get_rank(), size, local_rank)
 
 
 def leave_world() -> None:
@@ -37,16 +54,45 @@ def leave_world() -> None:
         dist.destroy_process_group()
 
 
-def barrier(world: World) -> None:
-    """Wait until every process is here."""
-    if world.size > 1:
-        dist.barrier()
+def was_restarted() -> bool:
+    """Whether torchrun started this process again after a process of the run was lost."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+def from_main(read: Callable[[], _T], world: World) -> _T:
+    """What `read` returns in the first process, in every process; what it raises there is raised everywhere."""
+    if world.size == 1:
+        return read()
+    news: list[object] = [None, None]
+    if world.is_main:
+        try:
+            news[0] = read()
+        except SharpMaskError as error:
+            news[1] = error
+    with _in_touch():
+        dist.broadcast_object_list(news)
+    if isinstance(news[1], SharpMaskError):
+        raise news[1]
+    return news[0]  # type: ignore[return-value]
+
+
+@contextmanager
+def _in_touch() -> Iterator[None]:
+    """Around an exchange: say in words what a lost process does to the others."""
+    try:
+        yield
+    except RuntimeError as error:  # of gloo a plain one
+        raise SharpMaskError(
+            f"another process of the run is gone ({str(error).partition(chr(10))[0]}); with torchrun --max-restarts N "
+            "the run goes on from its last checkpoint by itself, with --resume when it is started again"
+        ) from error
 
 
 def sum_over_world(value: Tensor, world: World) -> Tensor:
-    """Sum of a tensor over all processes, in place."""
+    """Sum of a tensor over all processes, in place. Raises SharpMaskError where a process was lost."""
     if world.size > 1:
-        dist.all_reduce(value)
+        with _in_touch():
+            dist.all_reduce(value)
     return value
 
 
@@ -60,7 +106,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter], world: World) -> None:
         return
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.reshape(-1) for g in gradients])
-    dist.all_reduce(flat)
+    sum_over_world(flat, world)
     offset = 0
     for gradient in gradients:
         gradient.copy_(flat[offset : offset + gradient.numel()].view_as(gradient))

@@ -3,11 +3,15 @@
 import json
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 from tqdm import tqdm
+
+from sharpmask.errors import SharpMaskError
 
 
 class RunLog:
@@ -35,6 +39,7 @@ class RunLog:
         )
         self._since, self._images = time.monotonic(), 0
         if not quiet:
+            drop_half_line(self.path)
             try:
                 from torch.utils.tensorboard import SummaryWriter
 
@@ -58,22 +63,45 @@ class RunLog:
         """Record figures of a step."""
         if self.quiet:
             return
-        with self.path.open("a") as file:
+        with _disk(self.path), self.path.open("a") as file:
             file.write(json.dumps({"time": time.time(), "stage": self.name, "step": step, **values}) + "\n")
         shown = {
             k: f"{v:.4g}" for k, v in values.items() if k in ("loss", "patches_per_second", "share_iou_70", "mean_iou")
         }
         self.bar.set_postfix(shown)
         if self.board is not None:
-            for name, value in values.items():
-                self.board.add_scalar(name, value, step)
+            with _disk(self.path.parent / "tensorboard"):
+                for name, value in values.items():
+                    self.board.add_scalar(name, value, step)
 
     def pictures(self, step: int, image: Tensor) -> None:
         """Record a picture (3, H, W) of sample masks."""
         if self.board is not None:
-            self.board.add_image("masks", image, step)
+            with _disk(self.path.parent / "tensorboard"):
+                self.board.add_image("masks", image, step)
 
     def close(self) -> None:
         self.bar.close()
         if self.board is not None:
-            self.board.close()
+            with _disk(self.path.parent / "tensorboard"):
+                self.board.close()
+
+
+@contextmanager
+def _disk(path: Path) -> Iterator[None]:
+    """Around a write: a full or broken disk in words."""
+    try:
+        yield
+    except OSError as error:
+        raise SharpMaskError(
+            f"cannot write {path}: {error.strerror or error}; go on with --resume when this is mended"
+        ) from error
+
+
+def drop_half_line(path: Path) -> None:
+    """Cut off what a killed writer left at the end of a file of lines."""
+    if not path.exists():
+        return
+    with _disk(path), path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)

@@ -27,14 +27,17 @@ def build_optimiser(config: StageConfig, trained: Iterable[Trained]) -> torch.op
 
 
 def learning_rate(config: StageConfig, step: int) -> float:
-    """The learning rate of a step, counted from 0."""
-    rate = config.learning_rate
+    """The learning rate of a step, counted from 0.
+
+    It follows the batch size linearly where `reference_batch` is given (Goyal et al., "Accurate, Large Minibatch SGD").
+    """
+    base = rate = config.learning_rate * (config.batch_size / config.reference_batch if config.reference_batch else 1)
     if config.schedule == "cosine":
         rate *= 0.5 * (1 + math.cos(math.pi * min(1.0, step / max(1, config.steps))))
     else:
         for milestone, factor in zip(config.milestones, config.factors, strict=True):
             if step >= milestone:
-                rate = config.learning_rate * factor
+                rate = base * factor
     return rate * min(1.0, (step + 1) / config.warmup) if config.warmup else rate
 
 

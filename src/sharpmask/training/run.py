@@ -1,7 +1,9 @@
 """The training run: both stages on one loop, checkpointed, resumable, on one process or many."""
 
+import math
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,24 @@ from sharpmask.data.examples import ExampleDataset
 from sharpmask.data.folds import fold_ids, without_photos
 from sharpmask.data.geometry import CanonicalGeometry
 from sharpmask.data.negatives import read_hard_negatives
-from sharpmask.data.stream import StreamSampler
-from sharpmask.errors import ConfigError, SharpMaskError
+from sharpmask.data.stream import StreamSampler, part_of_batch
+from sharpmask.errors import ConfigError, DataError, SharpMaskError
+from sharpmask.files import make_folder
 from sharpmask.networks.deepmask import DeepMask
+from sharpmask.networks.layers import set_rows
 from sharpmask.networks.sharpmask import SharpMask, build_network
 from sharpmask.networks.specs import ModelSpec, get_spec
-from sharpmask.training.checkpoint import load_checkpoint, save_checkpoint
+from sharpmask.training.checkpoint import load_checkpoint, remove_leftovers, save_checkpoint
 from sharpmask.training.config import TrainConfig
-from sharpmask.training.distributed import World, barrier, join_world, leave_world, sum_gradients
+from sharpmask.training.distributed import (
+    World,
+    from_main,
+    join_world,
+    leave_world,
+    sum_gradients,
+    sum_over_world,
+    was_restarted,
+)
 from sharpmask.training.ledger import write_row
 from sharpmask.training.logs import RunLog
 from sharpmask.training.optimiser import WeightAverage, build_optimiser, learning_rate, set_learning_rate
@@ -41,16 +53,18 @@ from sharpmask.training.validation import Validator
 def train(config: TrainConfig, *, resume: bool = False) -> Path:
     """Train both stages, of a DeepMask the first. Returns the path of the trained model, `output`/model.safetensors.
 
-    Besides it `output` holds last.pt (to resume), deepmask.safetensors and sharpmask.safetensors (the best of each
+    Besides it `output` holds checkpoints/ (to resume), deepmask.safetensors and sharpmask.safetensors (the best of each
     stage by the share of validation patches with IoU >= .7, the last where there is no validation), log.jsonl and
     tensorboard/, and ledger.json (see `ledger`).
 
     Args:
         config: the run.
-        resume: go on from `output`/last.pt if it exists; otherwise such a file is an error, so that no run is lost.
+        resume: go on from the newest whole checkpoint if there is one; otherwise a checkpoint is an error, so that no
+            run is lost. A process that torchrun started again resumes in any case.
 
     Raises:
-        SharpMaskError: settings, data or weights that cannot be used; nothing has been trained then.
+        SharpMaskError: settings, data or weights that cannot be used, and nothing has been trained then; or the disk is
+            full, or the loss no number, and the run can be resumed.
     """
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if config.threads:
@@ -63,20 +77,24 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     for name, stage in config.stages.items():
         if stage.steps and (refined or name == "deepmask"):
             assert_trainable(dataset, config.images, negatives=stage.batches != "mask")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the output folder {output}: {error.strerror}") from None
-    state = load_checkpoint(output, config)
-    if state is not None and not resume:
-        raise ConfigError(f"{output} holds a run already; add --resume to go on with it, or choose another output")
     world = join_world(device.type)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", world.local_rank)
     try:
+        state = from_main(lambda: _open_output(output, config, resume or was_restarted()), world)
         return _Run(config, dataset, output, device, world).train(state)
     finally:
         leave_world()
+
+
+def _open_output(output: Path, config: TrainConfig, resume: bool) -> dict[str, Any] | None:
+    """Make the folder of a run, or clear it of what a kill left. Returns the state to resume from, None if new."""
+    make_folder(output)
+    remove_leftovers(output)
+    state = load_checkpoint(output, config)
+    if state is not None and not resume:
+        raise ConfigError(f"{output} holds a run already; add --resume to go on with it, or choose another output")
+    return state
 
 
 class _Run:
@@ -89,6 +107,7 @@ class _Run:
         torch.manual_seed(config.seed)
         self.network = initial_network(config).to(device)
         self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.redrawn = torch.zeros((), device=device)  # examples that took the place of others, in this session
         self.validator = Validator(config, self.network.spec) if config.val_annotations and world.is_main else None
         self.teacher = load_teacher(config.teacher, self.network.spec).to(device) if config.teacher else None
         self.hard_negatives = read_hard_negatives(config.negatives) if config.negatives else None
@@ -132,17 +151,16 @@ class _Run:
             average.load(state["average"])
         log = RunLog(self.output, stage.name, first=first, steps=stage.config.steps, quiet=not self.world.is_main)
         self.network.train()
-        for step, batch in enumerate(self._batches(stage, first), start=first):
+        for step, batch in enumerate(_plainly(self._batches(stage, first)), start=first):
             set_learning_rate(optimiser, learning_rate(stage.config, step), step)
             logged = self._step(stage, step, batch, optimiser, parameters)
             average.update(step)
             log.advance(stage.config.batch_size)
             done = step + 1
             if done % self.config.log_every == 0 or done == stage.config.steps:
-                rate = log.rate()
-                log.scalars(
-                    done, {**logged, "learning_rate": learning_rate(stage.config, step), "patches_per_second": rate}
-                )
+                logged |= {"learning_rate": learning_rate(stage.config, step), "patches_per_second": log.rate()}
+                redrawn = int(sum_over_world(self.redrawn.clone(), self.world))
+                log.scalars(done, logged | ({"redrawn_examples": redrawn} if redrawn else {}))
             last = done == stage.config.steps
             if last or done % self.config.validate_every == 0:
                 best = self._validate(stage, average, done, best, log, last)
@@ -161,9 +179,15 @@ class _Run:
         parameters: list[torch.nn.Parameter],
     ) -> dict[str, float]:
         """One optimiser step; returns the losses."""
-        # Dropout, like the examples, is a function of seed and step, so that a resumed run is the same run.
-        torch.manual_seed((self.config.seed * 1_000_003 + step) * self.world.size + self.world.rank)
+        # Dropout, like the examples, is a function of seed, step and place in the batch, so that a resumed run is the
+        # same run, and one on many processes that on one.
+        torch.manual_seed(self.config.seed * 1_000_003 + step)
+        first, rows = part_of_batch(stage.config.batch_size, self.world.rank, self.world.size)
+        set_rows(self.network, first if rows else 0, stage.config.batch_size)
         batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        if rows == 0:  # more processes than rows: this one only keeps in step
+            batch |= {name: torch.zeros_like(batch[name]) for name in ("has_mask", "has_score", "redrawn")}
+        self.redrawn += batch["redrawn"].sum()
         patches = (batch["patch"].float() / 255).contiguous(memory_format=torch.channels_last)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):
             output = stage.forward(self.network, patches)
@@ -171,7 +195,7 @@ class _Run:
                 batch = taught(batch, self.teacher, patches, stage.config.distil)
         batch = {**batch, "label": score_targets(output, batch, stage.config.score_target)}
         loss, logged = batch_loss(output, batch, stage.config.mask_weight, self.world, stage.config.boundary_weight)
-        if not torch.isfinite(loss):
+        if not math.isfinite(logged["loss"]):  # of the whole batch: every process stops
             raise SharpMaskError(
                 f"the loss of stage {stage.name} is no longer a number; lower {stage.name}.learning_rate or set "
                 f"{stage.name}.clip and go on with --resume from the last checkpoint"
@@ -182,7 +206,7 @@ class _Run:
         if stage.config.clip:
             logged["gradient_norm"] = float(torch.nn.utils.clip_grad_norm_(parameters, stage.config.clip))
         optimiser.step()
-        return {"loss": float(loss.detach()), **logged}
+        return logged
 
     def _batches(self, stage: Stage, first: int) -> DataLoader[dict[str, torch.Tensor]]:
         """This process's part of the batches from step `first` on, the same whatever was done before."""
@@ -252,8 +276,7 @@ class _Run:
         return self.output / f"{stage.name}.safetensors"
 
     def _use_best(self, stage: Stage) -> None:
-        barrier(self.world)  # the first process may still be writing it
-        tensors, _ = read_safetensors(self._best(stage))
+        tensors = from_main(lambda: read_safetensors(self._best(stage))[0], self.world)
         load_state(stage.result(self.network), tensors, self._best(stage))
 
     def _save(
@@ -268,7 +291,10 @@ class _Run:
                 "optimiser": optimiser.state_dict(),
                 "average": average.state(),
             }
-            save_checkpoint(self.output, state, self.config)
+            try:
+                save_checkpoint(self.output, state, self.config)
+            except SharpMaskError as error:
+                raise type(error)(f"{error}; with that mended, --resume goes on from the checkpoint before") from error
 
 
 def initial_network(config: TrainConfig) -> DeepMask | SharpMask:
@@ -311,6 +337,14 @@ def load_teacher(name: str, spec: ModelSpec) -> DeepMask | SharpMask:
             "choose models with equal windows"
         )
     return teacher.eval()
+
+
+def _plainly(batches: Iterable[dict[str, torch.Tensor]]) -> Iterator[dict[str, torch.Tensor]]:
+    """The batches; the error of a worker process without the traceback that its message holds."""
+    try:
+        yield from batches
+    except DataError as error:
+        raise DataError(str(error).strip().rpartition("\n")[2].rpartition("DataError: ")[2]) from None
 
 
 def _shapes(network: torch.nn.Module) -> dict[str, torch.Size]:

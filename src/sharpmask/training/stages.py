@@ -155,20 +155,21 @@ def taught(batch: Batch, teacher: nn.Module, patches: Tensor, share: float) -> d
 def batch_loss(
     output: PatchOutput, batch: Batch, mask_weight: float, world: World, boundary_weight: float = 0.0
 ) -> tuple[Tensor, dict[str, float]]:
-    """This process's share of the loss, and the batch's mask and score loss for the log.
+    """This process's share of the loss, to derive, and the whole batch's loss, mask loss and score loss for the log.
 
-    Both losses are means over the whole batch of all processes, so that gradients summed over processes are those of
-    a single one.
+    All losses are means over the batch of all processes, so that gradients summed over processes are those of a single
+    one.
     """
     counts = torch.stack([batch["has_mask"].sum(), batch["has_score"].sum()])
     mask_count, score_count = (max(1.0, c) for c in sum_over_world(counts, world).tolist())
     mask = mask_loss_sum(output.mask_logits, batch["mask"], batch["has_mask"], boundary_weight) / mask_count
     score = score_loss_sum(output.score_logits, batch["label"], batch["has_score"]) / score_count
-    logged: dict[str, float] = {}
-    if counts[0] > 0:
-        logged["mask_loss"] = float(mask.detach())
-    if counts[1] > 0:
-        logged["score_loss"] = float(score.detach())
+    whole = sum_over_world(torch.stack([mask.detach(), score.detach()]), world).tolist()
+    logged = {"loss": 0.0}
+    for name, weight, value, count in zip(("mask", "score"), (mask_weight, 1.0), whole, counts, strict=True):
+        if count > 0:
+            logged["loss"] += weight * value
+            logged[f"{name}_loss"] = value
     # A part without examples is left out altogether: its weights get no gradient, hence no momentum step and no decay.
     parts = [part for part, count in ((mask * mask_weight, counts[0]), (score, counts[1])) if count > 0]
     return torch.stack(parts).sum(), logged

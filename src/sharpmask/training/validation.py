@@ -1,6 +1,7 @@
 """What a run measures of itself: IoU on canonical patches, AR on whole photos, and pictures of a few masks."""
 
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -11,6 +12,8 @@ from torch.utils.data import Subset
 from sharpmask.data.coco import read_coco
 from sharpmask.data.examples import ExampleDataset
 from sharpmask.data.geometry import CanonicalGeometry
+from sharpmask.data.photos import UnreadablePhoto
+from sharpmask.errors import DataError, ImageError
 from sharpmask.evaluation.patches import evaluate_patches
 from sharpmask.evaluation.recall import evaluate_recall
 from sharpmask.networks.deepmask import DeepMask
@@ -44,7 +47,12 @@ class Validator:
         pairs = len(examples) // group
         wanted = min(pairs, max(1, config.validation_patches // group))
         chosen = [pair * pairs // wanted for pair in range(wanted)]
-        self.patches = Subset(examples, [pair * group + i for pair in chosen for i in range(group)])
+        numbers = [pair * group + i for pair in chosen for i in range(group)]
+        self.patches = Subset(examples, [number for number in numbers if _is_readable(examples, number)])
+        for fault in examples.photos.unreadable.values():
+            print(f"{fault}; it is left out of the validation", file=sys.stderr)
+        if len(self.patches) == 0:
+            raise DataError(f"{config.val_annotations}: none of the photos to validate on can be read")
 
     def patches_scalars(self, network: DeepMask | SharpMask, device: torch.device) -> dict[str, float]:
         """Patch IoU and score figures, by name."""
@@ -72,7 +80,12 @@ class Validator:
         proposer = Proposer(network, top=1000, device=device)
         records = []
         for photo in truth["images"]:
-            records += proposer.propose(Path(self.config.val_images) / photo["file_name"]).to_coco(photo["id"])
+            try:
+                found = proposer.propose(Path(self.config.val_images) / photo["file_name"])
+            except ImageError as error:
+                print(f"{error}; nothing is found in it", file=sys.stderr)
+                continue
+            records += found.to_coco(photo["id"])
         recall = evaluate_recall(truth, records, iou_types=["segm"], resamples=1, progress=False)
         return {f"mask_ar_{n}": recall.value(f"AR@{n}") for n in (10, 100, 1000)}
 
@@ -92,3 +105,12 @@ class Validator:
         inner = patches.cpu()[..., context : context + side, context : context + side]
         rows = torch.stack([inner, predicted.expand(-1, 3, -1, -1), truth[:, None].expand(-1, 3, -1, -1)])
         return rows.permute(2, 0, 3, 1, 4).reshape(3, 3 * side, -1)  # (3, row, y, patch, x)
+
+
+def _is_readable(examples: ExampleDataset, number: int) -> bool:
+    """Whether an example can be made; what is found broken now does not stop a run days later."""
+    try:
+        examples[number]
+    except UnreadablePhoto:
+        return False
+    return True
