@@ -17,9 +17,10 @@ from sharpmask.detection.config import DetectorConfig
 from sharpmask.detection.examples import Example
 from sharpmask.errors import SharpMaskError
 from sharpmask.training.checkpoint import save_checkpoint
-from sharpmask.training.distributed import World, barrier, sum_gradients, sum_over_world
+from sharpmask.training.distributed import World, from_main, sum_gradients, sum_over_world
 from sharpmask.training.logs import RunLog
 from sharpmask.training.optimiser import WeightAverage, build_optimiser, learning_rate, set_learning_rate
+from sharpmask.training.stages import Trained
 
 
 class Task(Protocol):
@@ -34,7 +35,7 @@ class Task(Protocol):
     @property
     def examples(self) -> Dataset[Example]: ...
 
-    def trained(self) -> Iterator[tuple[nn.Parameter, float]]:
+    def trained(self) -> Iterator[Trained]:
         """Parameters with the factor of their learning rate."""
         ...
 
@@ -71,7 +72,7 @@ def run_loop(
     trained = list(task.trained())
     for parameter in task.network.parameters():
         parameter.requires_grad_(False)
-    parameters = [parameter for parameter, _ in trained]
+    parameters = [item.parameter for item in trained]
     for parameter in parameters:
         parameter.requires_grad_(True)
     optimiser = build_optimiser(stage, trained)
@@ -86,7 +87,7 @@ def run_loop(
     task.network.train()
     kept = output / f"{task.name}-best.safetensors"
     for step, batch in enumerate(_batches(task, config, first, device, world), start=first):
-        set_learning_rate(optimiser, learning_rate(stage, step))
+        set_learning_rate(optimiser, learning_rate(stage, step), step)
         logged = _step(task, config, step, batch, optimiser, parameters, device, world)
         average.update(step)
         log.advance(stage.batch_size)
@@ -118,7 +119,7 @@ def run_loop(
             }
             save_checkpoint(output, state, config)  # type: ignore[arg-type]  # any dataclass will do
     log.close()
-    barrier(world)  # the first process may still be writing it
+    from_main(lambda: None, world)  # the first process may still be writing it
     task.load(kept)
     task.network.eval()
 

@@ -39,6 +39,7 @@ from sharpmask.files import atomic_write, make_folder
 from sharpmask.networks.trunk import Features
 from sharpmask.training.checkpoint import load_checkpoint
 from sharpmask.training.distributed import World
+from sharpmask.training.stages import Trained
 
 FORMAT = "sharpmask-rpn-1"
 # Sides of square anchors in pixels of the rescaled image, and their shapes, height by width.
@@ -175,11 +176,11 @@ class RpnTask:
         self.examples = _Images(usable, photos, flip=config.flip, seed=config.seed)
         self.store = FeatureStore(self.network, dataset, config.images, limit, device)
 
-    def trained(self) -> Iterator[tuple[nn.Parameter, float]]:
+    def trained(self) -> Iterator[Trained]:
         for name, parameter in self.network.named_parameters():
             factor = self.config.trunk_factor if name.startswith("trunk.") else 1.0
             if factor > 0:
-                yield parameter, factor
+                yield Trained(parameter, factor)
 
     def losses(self, examples: Sequence[Example]) -> tuple[dict[str, Tensor], dict[str, float]]:
         scores, boxes, count = [], [], 0

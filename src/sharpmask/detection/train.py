@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sharpmask.data.check import assert_trainable
 from sharpmask.data.coco import CocoDataset, read_coco
@@ -26,7 +26,8 @@ from sharpmask.detection.validation import Validation
 from sharpmask.errors import ConfigError, DataError, ModelError
 from sharpmask.networks.specs import SPECS
 from sharpmask.training.checkpoint import load_checkpoint
-from sharpmask.training.distributed import World, barrier, join_world, leave_world
+from sharpmask.training.distributed import World, from_main, join_world, leave_world
+from sharpmask.training.stages import Trained
 
 RESULT = "detector.safetensors"
 
@@ -127,11 +128,11 @@ class DetectorTask:
         network.box_mean.copy_(numbers.mean(dim=0))
         network.box_std.copy_(numbers.std(dim=0, correction=0).clamp(min=1e-2))
 
-    def trained(self) -> Iterator[tuple[nn.Parameter, float]]:
+    def trained(self) -> Iterator[Trained]:
         for name, parameter in self.network.named_parameters():
             factor = self.config.trunk_factor if name.startswith("trunk.") else 1.0
             if factor > 0:
-                yield parameter, factor
+                yield Trained(parameter, factor)
 
     def losses(self, examples: Sequence[Example]) -> tuple[dict[str, Tensor], dict[str, float]]:
         network, class_sums, box_sums, count = self.network, [], [], 0
@@ -179,20 +180,20 @@ def find_proposals(
     cache = Path(config.output) / f"{part}-proposals.jsonl"
     if part == "train" and config.proposal_cache:
         cache = Path(config.proposal_cache)
-    if not world.is_main:
-        barrier(world)
-    boxes = compute_proposals(
-        dataset,
-        image_dir,
-        model=config.proposal_model,
-        count=config.proposal_count,
-        cache=cache,
-        device=config.device,
-        quiet=not world.is_main,
-    )
-    if world.is_main:
-        barrier(world)
-    return boxes
+
+    def compute() -> ProposalBoxes:
+        return compute_proposals(
+            dataset,
+            image_dir,
+            model=config.proposal_model,
+            count=config.proposal_count,
+            cache=cache,
+            device=config.device,
+            quiet=not world.is_main,
+        )
+
+    from_main(lambda: len(compute()), world)  # once, into the file that every process reads
+    return compute()
 
 
 def initial_detector(config: DetectorConfig, classes: int) -> FastRCNN | MultiPathNet:
