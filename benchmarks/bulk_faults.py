@@ -32,6 +32,18 @@ from sharpmask.bulk.worker import WorkerOptions
 KINDS = ("kill", "segfault", "hang", "raise", "memory", "empty", "text", "cut")
 CONTENT = {"empty", "text", "cut"}
 ATTEMPTS = 3
+# For a Ray cluster on a machine that does other things: no lower priority, no limit of memory that others fill, and
+# time to start and to answer.
+CLUSTER = {
+    "RAY_worker_niceness": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_gcs_server_request_timeout_seconds": "600",
+    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_health_check_initial_delay_ms": "60000",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_health_check_failure_threshold": "10",
+}
 
 
 @dataclass
@@ -65,14 +77,35 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def named(words: tuple[bytes, ...]) -> list[int]:
-    """Processes of this user whose command line holds all of the words."""
+def named(pids: list[int], *words: bytes) -> list[int]:
+    """Those whose command line holds all of the words."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for pid in pids:
         with suppress(OSError):
-            if all(word in path.read_bytes() for word in words):
-                found.append(int(path.parent.name))
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if all(word in line for word in words):
+                found.append(pid)
     return found
+
+
+def own_actors() -> list[int]:
+    """The actors of a Ray cluster that this process has started: its descendants, and nobody else's."""
+    return named(descendants(os.getpid()), b"ray::", b"ChunkActor")
+
+
+def start_cluster(**resources: int) -> str:
+    """A cluster of this process, patient with a busy machine; its address."""
+    import ray
+
+    os.environ.update(CLUSTER)
+    context = ray.init(
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        object_store_memory=100_000_000,
+        **resources,
+    )
+    return context.address_info["address"]
 
 
 def kill(pid: int) -> bool:
@@ -85,8 +118,8 @@ def kill(pid: int) -> bool:
 def workers_of(driver: int, engine: str) -> list[int]:
     """The processes that propose, and on Ray the actors that hold them."""
     if engine == "local":
-        return [pid for pid in descendants(driver) if pid in named((b"multiprocessing.spawn",))]
-    actors = named((b"ray::", b"ChunkActor"))
+        return named(descendants(driver), b"multiprocessing.spawn")
+    actors = own_actors()
     return [*actors, *(pid for actor in actors for pid in descendants(actor))]
 
 
@@ -126,7 +159,7 @@ def one_life(arguments: list[str], engine: str, span: float, dice: random.Random
 
 def expect_gone(pids: list[int], tally: Tally) -> None:
     """Workers must not outlive their driver by long."""
-    end = time.monotonic() + 15
+    end = time.monotonic() + 120
     while (left := [pid for pid in pids if Path(f"/proc/{pid}").exists() and not is_zombie(pid)]) and (
         time.monotonic() < end
     ):
@@ -179,12 +212,8 @@ def main() -> int:
         return 0
     dice, tally, began = random.Random(args.seed), Tally(), time.monotonic()
     if args.engine == "ray":
-        import ray
-
         os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        os.environ.update({"RAY_worker_niceness": "0"})  # or they would starve beside anything else
-        context = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-        os.environ["RAY_ADDRESS"] = context.address_info["address"]
+        os.environ["RAY_ADDRESS"] = start_cluster(num_cpus=2)
     with tempfile.TemporaryDirectory() as scratch:
         rounds = jobs = 0
         while rounds < args.rounds:
