@@ -1,6 +1,6 @@
 """Kill -9 at random moments: does a bulk run lose an image, or do one twice?
 
-    python benchmarks/bulk_faults.py [--engine ray] [--rounds 60] [--images 300] [--seed 0]
+    python benchmarks/bulk_faults.py [--engine ray] [--rounds 24] [--images 300] [--seed 0]
 
 A job is a folder of small pictures: some broken, some that kill, crash or hang the process that gets them. A driver
 (a process of its own, with a fast fake proposer) works on it; in each round its worker processes or the driver itself
@@ -54,14 +54,14 @@ class Tally:
     problems: list[str] = field(default_factory=list)
 
 
-def drive(source: str, destination: str, log: str, engine: str) -> None:
+def drive(source: str, destination: str, log: str, engine: str, timeout: str) -> None:
     """What the driver process does."""
     options = BulkOptions(
         engine=engine,
         workers=2,
         device="cpu",
         chunk_size=8,
-        worker=WorkerOptions(timeout=2.0, attempts=ATTEMPTS),
+        worker=WorkerOptions(timeout=float(timeout), attempts=ATTEMPTS),
         progress=False,
     )
     propose_bulk(source, destination, FakeFactory(log, seconds=0.01), options)
@@ -201,11 +201,12 @@ def check(destination: Path, log: Path, images: int, faults: dict[int, str], tal
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=["local", "ray"], default="local")
-    parser.add_argument("--rounds", type=int, default=60, help="lives of drivers")
+    parser.add_argument("--rounds", type=int, default=24, help="lives of drivers")
     parser.add_argument("--images", type=int, default=300, help="in a job")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", default=",".join(KINDS), help="pictures that are mixed into a job, one of each")
-    parser.add_argument("--drive", nargs=4, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--timeout", type=float, default=4.0, help="seconds for one image, which an endless one takes")
+    parser.add_argument("--drive", nargs=5, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.drive:
         drive(*args.drive)
@@ -222,7 +223,7 @@ def main() -> int:
             faults = dict(zip(dice.sample(range(args.images), len(kinds)), kinds, strict=True))
             write_pictures(folder / "in", args.images, faults)
             (folder / "log").touch()
-            arguments = [str(folder / "in"), str(folder / "out"), str(folder / "log"), args.engine]
+            arguments = [str(folder / "in"), str(folder / "out"), str(folder / "log"), args.engine, str(args.timeout)]
             done = False
             while not done and rounds < args.rounds:
                 rounds += 1
@@ -234,9 +235,11 @@ def main() -> int:
             check(folder / "out", folder / "log", args.images, faults, tally)
             jobs += 1
     print(f"engine {args.engine}, seed {args.seed}: {rounds} lives of drivers, {jobs} jobs of {args.images} images")
-    for name in ("driver kills", "worker kills", "images in", "results out", "errors out", "lost", "twice", "wrong"):
-        print(f"{name:<14}{tally.counts[name]}")
-    print(f"{'begun again':<14}{tally.counts['begun again']} images: unfinished chunks, and attempts at faults")
+    names = ("driver kills", "worker kills", "images in", "results out", "errors out", "lost", "twice", "wrong")
+    print("\n| | |\n|---|---|")
+    for name in (*names, "begun again"):
+        print(f"| {name} | {tally.counts[name]} |")
+    print("\n“Begun again” are images of unfinished chunks, and attempts at faults.")
     print(f"{time.monotonic() - began:.0f} s")
     for problem in tally.problems:
         print(problem, file=sys.stderr)
