@@ -1,6 +1,6 @@
 """Kill -9 at random moments: does a bulk run lose an image, or do one twice?
 
-    python benchmarks/bulk_faults.py [--engine ray] [--rounds 60] [--images 300] [--seed 0]
+    python benchmarks/bulk_faults.py [--engine ray] [--rounds 24] [--images 300] [--seed 0]
 
 A job is a folder of small pictures: some broken, some that kill, crash or hang the process that gets them. A driver
 (a process of its own, with a fast fake proposer) works on it; in each round its worker processes or the driver itself
@@ -32,6 +32,18 @@ from sharpmask.bulk.worker import WorkerOptions
 KINDS = ("kill", "segfault", "hang", "raise", "memory", "empty", "text", "cut")
 CONTENT = {"empty", "text", "cut"}
 ATTEMPTS = 3
+# For a Ray cluster on a machine that does other things: no lower priority, no limit of memory that others fill, and
+# time to start and to answer.
+CLUSTER = {
+    "RAY_worker_niceness": "0",
+    "RAY_memory_monitor_refresh_ms": "0",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_gcs_server_request_timeout_seconds": "600",
+    "RAY_raylet_start_wait_time_s": "600",
+    "RAY_health_check_initial_delay_ms": "60000",
+    "RAY_health_check_timeout_ms": "60000",
+    "RAY_health_check_failure_threshold": "10",
+}
 
 
 @dataclass
@@ -42,14 +54,14 @@ class Tally:
     problems: list[str] = field(default_factory=list)
 
 
-def drive(source: str, destination: str, log: str, engine: str) -> None:
+def drive(source: str, destination: str, log: str, engine: str, timeout: str) -> None:
     """What the driver process does."""
     options = BulkOptions(
         engine=engine,
         workers=2,
         device="cpu",
         chunk_size=8,
-        worker=WorkerOptions(timeout=2.0, attempts=ATTEMPTS),
+        worker=WorkerOptions(timeout=float(timeout), attempts=ATTEMPTS),
         progress=False,
     )
     propose_bulk(source, destination, FakeFactory(log, seconds=0.01), options)
@@ -65,14 +77,35 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def named(words: tuple[bytes, ...]) -> list[int]:
-    """Processes of this user whose command line holds all of the words."""
+def named(pids: list[int], *words: bytes) -> list[int]:
+    """Those whose command line holds all of the words."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for pid in pids:
         with suppress(OSError):
-            if all(word in path.read_bytes() for word in words):
-                found.append(int(path.parent.name))
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if all(word in line for word in words):
+                found.append(pid)
     return found
+
+
+def own_actors() -> list[int]:
+    """The actors of a Ray cluster that this process has started: its descendants, and nobody else's."""
+    return named(descendants(os.getpid()), b"ray::", b"ChunkActor")
+
+
+def start_cluster(**resources: int) -> str:
+    """A cluster of this process, patient with a busy machine; its address."""
+    import ray
+
+    os.environ.update(CLUSTER)
+    context = ray.init(
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="error",
+        object_store_memory=100_000_000,
+        **resources,
+    )
+    return context.address_info["address"]
 
 
 def kill(pid: int) -> bool:
@@ -85,8 +118,8 @@ def kill(pid: int) -> bool:
 def workers_of(driver: int, engine: str) -> list[int]:
     """The processes that propose, and on Ray the actors that hold them."""
     if engine == "local":
-        return [pid for pid in descendants(driver) if pid in named((b"multiprocessing.spawn",))]
-    actors = named((b"ray::", b"ChunkActor"))
+        return named(descendants(driver), b"multiprocessing.spawn")
+    actors = own_actors()
     return [*actors, *(pid for actor in actors for pid in descendants(actor))]
 
 
@@ -126,7 +159,7 @@ def one_life(arguments: list[str], engine: str, span: float, dice: random.Random
 
 def expect_gone(pids: list[int], tally: Tally) -> None:
     """Workers must not outlive their driver by long."""
-    end = time.monotonic() + 15
+    end = time.monotonic() + 120
     while (left := [pid for pid in pids if Path(f"/proc/{pid}").exists() and not is_zombie(pid)]) and (
         time.monotonic() < end
     ):
@@ -168,23 +201,20 @@ def check(destination: Path, log: Path, images: int, faults: dict[int, str], tal
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=["local", "ray"], default="local")
-    parser.add_argument("--rounds", type=int, default=60, help="lives of drivers")
+    parser.add_argument("--rounds", type=int, default=24, help="lives of drivers")
     parser.add_argument("--images", type=int, default=300, help="in a job")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--faults", default=",".join(KINDS), help="pictures that are mixed into a job, one of each")
-    parser.add_argument("--drive", nargs=4, default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--timeout", type=float, default=4.0, help="seconds for one image, which an endless one takes")
+    parser.add_argument("--drive", nargs=5, default=None, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.drive:
         drive(*args.drive)
         return 0
     dice, tally, began = random.Random(args.seed), Tally(), time.monotonic()
     if args.engine == "ray":
-        import ray
-
         os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        os.environ.update({"RAY_worker_niceness": "0"})  # or they would starve beside anything else
-        context = ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="error")
-        os.environ["RAY_ADDRESS"] = context.address_info["address"]
+        os.environ["RAY_ADDRESS"] = start_cluster(num_cpus=2)
     with tempfile.TemporaryDirectory() as scratch:
         rounds = jobs = 0
         while rounds < args.rounds:
@@ -193,7 +223,7 @@ def main() -> int:
             faults = dict(zip(dice.sample(range(args.images), len(kinds)), kinds, strict=True))
             write_pictures(folder / "in", args.images, faults)
             (folder / "log").touch()
-            arguments = [str(folder / "in"), str(folder / "out"), str(folder / "log"), args.engine]
+            arguments = [str(folder / "in"), str(folder / "out"), str(folder / "log"), args.engine, str(args.timeout)]
             done = False
             while not done and rounds < args.rounds:
                 rounds += 1
@@ -205,9 +235,11 @@ def main() -> int:
             check(folder / "out", folder / "log", args.images, faults, tally)
             jobs += 1
     print(f"engine {args.engine}, seed {args.seed}: {rounds} lives of drivers, {jobs} jobs of {args.images} images")
-    for name in ("driver kills", "worker kills", "images in", "results out", "errors out", "lost", "twice", "wrong"):
-        print(f"{name:<14}{tally.counts[name]}")
-    print(f"{'begun again':<14}{tally.counts['begun again']} images: unfinished chunks, and attempts at faults")
+    names = ("driver kills", "worker kills", "images in", "results out", "errors out", "lost", "twice", "wrong")
+    print("\n| | |\n|---|---|")
+    for name in (*names, "begun again"):
+        print(f"| {name} | {tally.counts[name]} |")
+    print("\n“Begun again” are images of unfinished chunks, and attempts at faults.")
     print(f"{time.monotonic() - began:.0f} s")
     for problem in tally.problems:
         print(problem, file=sys.stderr)

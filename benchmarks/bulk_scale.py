@@ -212,7 +212,7 @@ def model(args: argparse.Namespace, measured: Measured) -> None:
     share = 100 * measured.driver * core_rate
     print(f"beside each worker     {1000 * measured.driver:.1f} ms CPU an image, {share:.1f} % of its core")
     fixed = sum(once.values()) + measured.start
-    print(f"\n{'machines':>8} {'hours':>7} {'images/s':>9} {'read MB/s':>10} {'PUT/s':>7} {'idle %':>7} {'fixed %':>8}")
+    print("\n| machines | hours | images/s | read, MB/s | PUT/s | idle, % | fixed, % |\n|---|---|---|---|---|---|---|")
     for machines in args.machines:
         workers = machines * args.cores
         ideal = MILLION / (workers * core_rate)
@@ -220,8 +220,8 @@ def model(args: argparse.Namespace, measured: Measured) -> None:
         seconds = work + fixed
         rate = MILLION / seconds
         print(
-            f"{machines:>8} {seconds / 3600:>7.1f} {rate:>9.1f} {rate * stages.bytes_in / 1e6:>10.1f} "
-            f"{2 * rate / CHUNK_SIZE:>7.2f} {100 * (1 - ideal / work):>7.1f} {100 * fixed / seconds:>8.1f}"
+            f"| {machines} | {seconds / 3600:.1f} | {rate:.1f} | {rate * stages.bytes_in / 1e6:.1f} | "
+            f"{2 * rate / CHUNK_SIZE:.2f} | {100 * (1 - ideal / work):.1f} | {100 * fixed / seconds:.1f} |"
         )
     machine = args.cores * core_rate
     limits = {
@@ -233,9 +233,33 @@ def model(args: argparse.Namespace, measured: Measured) -> None:
     }
     if measured.ray is not None:
         limits[f"Ray's driver at the {measured.ray:.0f} chunks/s seen here"] = measured.ray * CHUNK_SIZE / machine
-    print("\nThe next limit comes at so many machines:")
+    print("\n| the next limit | machines |\n|---|---|")
     for name, machines in sorted(limits.items(), key=lambda entry: entry[1]):
-        print(f"{machines:>8,.0f}  {name}")
+        print(f"| {name} | {machines:,.0f} |")
+    bottlenecks(args, measured)
+
+
+def bottlenecks(args: argparse.Namespace, measured: Measured) -> None:
+    """Print what limits one machine when its network gets faster, as by a GPU, and all else stays as measured."""
+    cores, seconds = args.cores, measured.stages.seconds
+    rest = {"decode": seconds["decode"], "masks": seconds["encode"], "write": seconds["write"]}
+    storage = args.source_rate * 1e6 / measured.stages.bytes_in / args.machines_sharing
+    print(f"\nA machine of {cores} cores with a faster network, images a second: what each part could do alone, and")
+    print("the whole, where a faster network works beside the cores and these do all the rest")
+    print("\n| faster | network | decode | masks | write | object storage | the whole | limited by |")
+    print("|---|---|---|---|---|---|---|---|")
+    for factor in args.faster:
+        network = seconds["network"] / factor
+        alone = {"network": cores / network, **{name: cores / part for name, part in rest.items()}}
+        slowest = max(rest, key=lambda name: rest[name])
+        limits = {
+            "network": cores / (network + sum(rest.values())) if factor == 1 else alone["network"],
+            f"the cores, most of all {slowest}": cores / sum(rest.values()),
+            "object storage": storage,
+        }
+        name = min(limits, key=lambda limit: limits[limit])
+        cells = " | ".join(f"{rate:,.1f}" for rate in [*alone.values(), storage, limits[name]])
+        print(f"| {factor:g} x | {cells} | {name} |")
 
 
 def main() -> None:
@@ -248,7 +272,9 @@ def main() -> None:
     parser.add_argument("--zoom", type=int, default=0)
     parser.add_argument("--listing", type=int, default=200_000, help="names to list")
     parser.add_argument("--machines", type=int, nargs="+", default=[1, 4, 16, 64])
-    parser.add_argument("--cores", type=int, default=16)
+    parser.add_argument("--cores", type=int, default=16, help="of one machine")
+    parser.add_argument("--faster", type=float, nargs="+", default=[1, 10, 100, 1000], help="networks to think of")
+    parser.add_argument("--machines-sharing", type=int, default=1, help="machines that share the source's rate")
     parser.add_argument("--source-rate", type=float, default=1000.0, help="MB/s of the whole source")
     parser.add_argument("--latency", type=float, default=0.05, help="seconds an object store takes to answer")
     parser.add_argument("--ray-chunks", type=int, default=300, help="chunks to measure Ray's driver with; 0: leave out")
@@ -263,10 +289,11 @@ def main() -> None:
         scratch = Path(name)
         stages = measure_stages(factory, args.images, args.count, scratch)
         total = sum(stages.seconds.values())
-        print(f"\nOne image, one thread, mean of {args.count}")
-        for stage, seconds in stages.seconds.items():
-            print(f"{stage:<10}{1000 * seconds:>10.2f} ms {100 * seconds / total:>6.1f} %")
-        print(f"{'all':<10}{1000 * total:>10.2f} ms")
+        print(f"\nOne image, one thread, mean of {args.count}\n")
+        print("| stage | ms | % | core-hours for a million |\n|---|---|---|---|")
+        for stage, seconds in [*stages.seconds.items(), ("all", total)]:
+            print(f"| {stage} | {1000 * seconds:.2f} | {100 * seconds / total:.1f} | {seconds * MILLION / 3600:,.1f} |")
+        print()
         print(
             f"{stages.bytes_in / 1e3:.0f} kB read, {stages.bytes_out / 1e3:.0f} kB written, {stages.proposals:.0f} rows"
         )
@@ -274,14 +301,15 @@ def main() -> None:
         for _ in range(args.repeats):
             for workers, found in runs.items():
                 found.append(measure_throughput(factory, args.images, args.count, workers, scratch))
-        print(f"\nThe local engine, {args.repeats} runs each in turn: median (least … most)")
+        print(f"\nThe local engine, {args.repeats} runs each in turn: median (least … most)\n")
+        print("| processes | images/s | s to the first image | driver, ms CPU an image |\n|---|---|---|---|")
         for workers, found in runs.items():
             steady = [run["steady"] for run in found]
             middle = {name: statistics.median(run[name] for run in found) for name in found[0]}
             print(
-                f"{workers} process{'es' if workers > 1 else '  '}  {middle['steady']:.3f} "
-                f"({min(steady):.3f} … {max(steady):.3f}) images/s; {middle['start']:.1f} s to the first image, "
-                f"driver {1000 * middle['driver']:.1f} ms CPU an image"
+                f"| {workers} | {middle['steady']:.3f} ({min(steady):.3f} … {max(steady):.3f}) | "
+                f"{middle['start']:.1f} | "
+                f"{1000 * middle['driver']:.1f} |"
             )
         listing = measure_listing(args.listing, scratch)
         print(

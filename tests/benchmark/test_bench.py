@@ -67,7 +67,8 @@ def test_the_command_writes_figures_and_a_chart(
     assert len(choice["rounds"]) == 2 and 0 < sum(choice["stages"].values()) < 2 * choice["seconds"]["high"]
     assert found["peaks"]["fp32"] > 0 and choice["share_of_peak"] > 0
     assert all(rate > 0 for rate in (choice["images_per_second"]["single"], choice["images_per_second"]["folder"]))
-    assert Image.open(chart).size[0] > 500
+    with Image.open(chart) as picture:
+        assert picture.size[0] > 500
     assert "eager fp32" in capsys.readouterr().out
 
 

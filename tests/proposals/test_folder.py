@@ -52,7 +52,8 @@ def test_results_load_in_pycocotools(proposer: Proposer, photos: list[Path], tmp
             assert coco_mask.decode(annotation["segmentation"]).shape == (image["height"], image["width"])
     names = sorted(path.name for path in output.iterdir())
     assert names == ["a_2_overlay.png", "a_overlay.png", "b_overlay.png", "images.json", "proposals.json"]
-    assert Image.open(output / "a_2_overlay.png").size == (60, 60)
+    with Image.open(output / "a_2_overlay.png") as overlay:
+        assert overlay.size == (60, 60)
 
 
 def test_a_bad_file_is_reported_and_the_rest_is_done(proposer: Proposer, photos: list[Path], tmp_path: Path) -> None:

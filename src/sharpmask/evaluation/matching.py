@@ -113,7 +113,8 @@ def match_image(
     objects = truth.truth(image_id, boxes="bbox" in iou_types, masks="segm" in iou_types)
     pairs = {iou_type: find_pairs(objects, proposals, iou_type) for iou_type in iou_types}
     ranks = {iou_type: ranks_by_area(found, objects.areas) for iou_type, found in pairs.items()}
-    return Part(count, proposals.scores, proposals.categories, objects.areas, pairs, ranks)
+    categories = proposals.categories.astype(np.int32)  # kept for every proposal: small
+    return Part(count, proposals.scores, categories, objects.areas, pairs, ranks)
 
 
 def without_objects(count: int) -> Part:
