@@ -40,11 +40,11 @@ def test_a_batch_that_cannot_be_split_evenly() -> None:
 
 
 def test_a_process_without_rows_keeps_in_step() -> None:
-    idle = StreamSampler(start_step=5, steps=2, batch_size=2, rank=0, world_size=3)
+    idle = StreamSampler(start_step=5, steps=2, batch_size=2, rank=0, world_size=3, idle_allowed=True)
     assert idle.rows == 0 and idle.local_batch_size == 1 and list(idle) == [10, 12]
 
 
-@pytest.mark.parametrize(("batch_size", "rank", "world_size"), [(0, 0, 1), (8, 2, 2), (8, -1, 2), (8, 0, 0)])
+@pytest.mark.parametrize(("batch_size", "rank", "world_size"), [(0, 0, 1), (2, 0, 3), (8, 2, 2), (8, -1, 2), (8, 0, 0)])
 def test_impossible_splits_are_refused(batch_size: int, rank: int, world_size: int) -> None:
     with pytest.raises(ConfigError):
         StreamSampler(start_step=0, steps=1, batch_size=batch_size, rank=rank, world_size=world_size)

@@ -43,12 +43,11 @@ def newest(folder: Path, config: TrainConfig) -> tuple[str, int]:
 
 def test_the_newest_few_are_kept(tmp_path: Path, config: TrainConfig) -> None:
     assert load_checkpoint(tmp_path, config) is None
-    config = dataclasses.replace(config, keep_checkpoints=3)
     for stage, step in (("deepmask", 900), ("deepmask", 1000), ("sharpmask", 8), ("sharpmask", 12)):
-        save_checkpoint(tmp_path, state(step, stage), config)
+        save_checkpoint(tmp_path, state(step, stage), config, keep=3)
         assert newest(tmp_path, config) == (stage, step)
     names = [path.name.partition(".")[0] for path in checkpoint_files(tmp_path)]
-    assert names == ["2-sharpmask-00000012", "2-sharpmask-00000008", "1-deepmask-00001000"]
+    assert names == ["000004-sharpmask-12", "000003-sharpmask-8", "000002-deepmask-1000"]
     assert len(list((tmp_path / CHECKPOINTS).iterdir())) == 3
 
 
@@ -79,7 +78,7 @@ def test_a_damaged_one_is_reported_and_the_one_before_is_used(
     assert newest(tmp_path, config) == ("deepmask", 1)
     assert capsys.readouterr().err == ""  # told once
     # What is damaged takes no whole one's place.
-    save_checkpoint(tmp_path, state(2), dataclasses.replace(config, keep_checkpoints=1))
+    save_checkpoint(tmp_path, state(2), config, keep=1)
     assert newest(tmp_path, config) == ("deepmask", 2)
 
 
@@ -101,7 +100,7 @@ def test_other_settings_are_named(tmp_path: Path, config: TrainConfig) -> None:
 def test_what_a_killed_writer_leaves_is_no_checkpoint(tmp_path: Path, config: TrainConfig) -> None:
     save_checkpoint(tmp_path, state(1), config)
     leftovers = [
-        tmp_path / CHECKPOINTS / ".1-deepmask-00000002.ab.x1.tmp.pt",
+        tmp_path / CHECKPOINTS / ".000002-deepmask-2.ab.x1.tmp.pt",
         tmp_path / ".deepmask.y2.tmp.safetensors",
     ]
     for path in leftovers:
@@ -139,15 +138,15 @@ def test_a_run_on_a_full_disk_stops_with_a_message_and_can_be_resumed(
     saved, size = checkpoint_files(tmp_path / "whole")[-1].stat().st_size, files_of_at_most
     from sharpmask.training import run as module
 
-    def full(output: Path, *rest: object) -> None:
+    def full(output: Path, *rest: object, keep: int) -> None:
         with size(saved // 2 if checkpoint_files(output) else 2 * saved):
-            save_checkpoint(output, *rest)  # type: ignore[arg-type]
+            save_checkpoint(output, *rest, keep=keep)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patched:
         patched.setattr(module, "save_checkpoint", full)
         with pytest.raises(SharpMaskError, match=r"cannot write .*; with that mended, --resume goes on"):
             train(halfway)
-    assert [path.name.partition(".")[0] for path in checkpoint_files(tmp_path / "broken")] == ["1-deepmask-00000003"]
+    assert [path.name.partition(".")[0] for path in checkpoint_files(tmp_path / "broken")] == ["000001-deepmask-3"]
     train(broken, resume=True)
     a, b = (weights(tmp_path / name) for name in ("whole", "broken"))
     assert all(torch.equal(a[name], b[name]) for name in a)

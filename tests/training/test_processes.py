@@ -82,7 +82,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_weights(
         command = arguments(shapes, tmp_path, "tiny", "--resume")
     assert kills
     (tmp_path / CHECKPOINTS).mkdir(exist_ok=True)  # killed before the first step it has none
-    (tmp_path / CHECKPOINTS / ".1-deepmask-00000001.tmp.pt").write_bytes(b"half")  # as a kill in the middle leaves it
+    (tmp_path / CHECKPOINTS / ".000001-deepmask-1.tmp.pt").write_bytes(b"half")  # as a kill in the middle leaves it
     assert finish(start(spec, command)) == [0]
     assert_same(tmp_path, whole)
     kept = sorted((tmp_path / CHECKPOINTS).iterdir(), reverse=True)

@@ -26,14 +26,26 @@ class StreamSampler(Sampler[int]):
     """The example numbers of steps `start_step` … `start_step + steps - 1` that process `rank` of `world_size` handles.
 
     Step t consists of the examples t * batch_size … (t + 1) * batch_size - 1 whatever the number of processes; each
-    process takes its part of them (see `part_of_batch`). Its DataLoader is given `local_batch_size`. A process without
-    rows takes part with the batch's first example, which it must not let count, so that all processes do the same
-    exchanges. A resumed run starts at the step it stopped at and sees what the uninterrupted one would have seen, with
-    any number of processes.
+    process takes its part of them (see `part_of_batch`). Its DataLoader is given `local_batch_size`. A resumed run
+    starts at the step it stopped at and sees what the uninterrupted one would have seen, with any number of processes.
+
+    With `idle_allowed` there may be more processes than rows: one without rows takes part with the batch's first
+    example, which it must not let count, so that all processes do the same exchanges. Otherwise that is a ConfigError.
     """
 
-    def __init__(self, *, start_step: int, steps: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self,
+        *,
+        start_step: int,
+        steps: int,
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        idle_allowed: bool = False,
+    ) -> None:
         self.first_row, self.rows = part_of_batch(batch_size, rank, world_size)
+        if batch_size < world_size and not idle_allowed:
+            raise ConfigError(f"a batch of {batch_size} cannot be shared out among {world_size} processes")
         self.start_step = start_step
         self.steps = max(0, steps)
         self.batch_size = batch_size

@@ -1,7 +1,7 @@
 """What a run needs to go on where it stopped: the last few states, each a file that is whole or not there.
 
-A file is called STAGE-NAME-STEP.HASH.pt; the hash is that of its content, so that a damaged one is known before it is
-used. With the damaged one set aside, a run goes on from the one before it.
+A file is called NUMBER-STAGE-STEP.HASH.pt. The numbers count up; the hash is that of the content, so that a damaged
+file is known before it is used. With the damaged one set aside, a run goes on from the one before it.
 """
 
 import dataclasses
@@ -26,19 +26,22 @@ CHECKPOINTS = "checkpoints"
 FREE_FIELDS = {
     "output", "device", "workers", "threads", "cache_gigabytes", "log_every", "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
-# Stage 1 comes before stage 2, and its last step before their first.
-_ORDER = ("deepmask", "sharpmask")
-_NAME = re.compile(r"\d-[a-z]+-(\d+)\.([0-9a-f]{16})\.pt")
+_NAME = re.compile(r"(\d+)-[\w-]+-\d+\.([0-9a-f]{16})\.pt")
 
 
 def checkpoint_files(output: Path) -> list[Path]:
     """The checkpoints of the run in `output`, newest first."""
-    found = [path for path in (output / CHECKPOINTS).glob("*.pt") if _NAME.fullmatch(path.name)]
-    return sorted(found, key=lambda path: (path.name.partition(".")[0], path.stat().st_mtime_ns), reverse=True)
+    return sorted((path for path in (output / CHECKPOINTS).glob("*.pt") if _number(path)), key=_number, reverse=True)
 
 
-def save_checkpoint(output: Path, state: dict[str, Any], config: TrainConfig) -> None:
-    """Write the state of a run and leave the `config.keep_checkpoints` newest.
+def _number(path: Path) -> int:
+    """From 1 up; 0 for what is no checkpoint."""
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else 0
+
+
+def save_checkpoint(output: Path, state: dict[str, Any], config: TrainConfig, *, keep: int = 2) -> None:
+    """Write the state of a run, with its "stage" and "step", and leave the `keep` newest.
 
     Older ones are removed only when the new one is on the disk.
 
@@ -48,14 +51,13 @@ def save_checkpoint(output: Path, state: dict[str, Any], config: TrainConfig) ->
     buffer = io.BytesIO()
     torch.save({**state, "config": json.dumps(dataclasses.asdict(config))}, buffer)
     content = buffer.getbuffer()
-    number = _ORDER.index(state["stage"]) + 1
-    name = f"{number}-{state['stage']}-{state['step']:08d}.{_hash(content)}.pt"
+    number = max(map(_number, checkpoint_files(output)), default=0) + 1
+    name = f"{number:06d}-{state['stage']}-{state['step']}.{_hash(content)}.pt"
     path = make_folder(output / CHECKPOINTS) / name
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
-    for old in checkpoint_files(output)[config.keep_checkpoints :]:
-        if old != path:
-            old.unlink(missing_ok=True)
+    for old in checkpoint_files(output)[keep:]:
+        old.unlink(missing_ok=True)
 
 
 def load_checkpoint(output: Path, config: TrainConfig) -> dict[str, Any] | None:

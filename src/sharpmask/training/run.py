@@ -240,6 +240,7 @@ class _Run:
             batch_size=config.batch_size,
             rank=self.world.rank,
             world_size=self.world.size,
+            idle_allowed=True,
         )
         return DataLoader(
             dataset,
@@ -292,7 +293,7 @@ class _Run:
                 "average": average.state(),
             }
             try:
-                save_checkpoint(self.output, state, self.config)
+                save_checkpoint(self.output, state, self.config, keep=self.config.keep_checkpoints)
             except SharpMaskError as error:
                 raise type(error)(f"{error}; with that mended, --resume goes on from the checkpoint before") from error
 
