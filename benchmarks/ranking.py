@@ -32,7 +32,7 @@ from sharpmask.evaluation.masks import mask_ious
 from sharpmask.evaluation.recall import AREAS, TOP, Ranks, Recall, compare_recalls, match_ranks, recall_of_ranks
 from sharpmask.files import atomic_write
 from sharpmask.proposals.cleaning import Overlaps
-from sharpmask.proposals.ranking import Pairs, linear, overlapping_pairs, soft_order
+from sharpmask.proposals.ranking import ABOVE, STABILITY_WEIGHT, Pairs, linear, overlapping_pairs, soft_order
 
 METRICS = ("AR@10", "AR@100", "AR@1000", "AUC")
 LEAST = 0.2  # smallest IoU that any of the re-rankings asks for
@@ -273,8 +273,15 @@ def rules(fitted: list[Found], most: int) -> dict[str, tuple[int, Rule]]:
             named[f"soft NMS, linear above 0.5, {text} a scale"] = (1000, soft(linear(0.5), calibration))
     if most > 1000:
         named[f"NMS 0.8, of {most:,} windows"] = (most, hard(0.8))
-        named[f"soft NMS, linear above 0.5, of {most:,} windows"] = (most, soft(linear(0.5)))
+        named[f"soft NMS, linear above 0.5, score + 16 log stability, of {most:,} windows"] = (
+            most,
+            soft(linear(0.5), stabler(16.0)),
+        )
     return named
+
+
+# What `--ranking soft` does.
+CHOSEN = soft(linear(ABOVE), stabler(STABILITY_WEIGHT))
 
 
 def row(name: str, recall: Recall, difference: dict[str, Estimate] | None) -> str:
@@ -322,7 +329,7 @@ def study(arguments: argparse.Namespace) -> None:
             raise SystemExit("the cache of half steps holds other photos")
         cut_finer = [first(there[photo.image_id], 1000) for photo in photos]
         report("half steps", paper, cut_finer)
-        report("half steps, soft NMS, linear above 0.5", soft(linear(0.5)), cut_finer)
+        report("half steps, soft NMS, linear above 0.5, score + 16 log stability", CHOSEN, cut_finer)
     if arguments.json:
         with atomic_write(arguments.json) as target:
             target.write_text(json.dumps({"photos": len(photos), "rankings": figures}, indent=1))
