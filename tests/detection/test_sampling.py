@@ -51,7 +51,7 @@ def test_where_not_everything_is_annotated() -> None:
     """A box on nothing annotated is ignored; one that touches a person says nothing of horses."""
     found = assigned([ON, HALF, FAR], (PERSON, *OBJECT), exhaustive=False)
     assert found.labels.tolist() == [1, 0, -1]
-    assert found.known[:2].tolist() == [[True, True, True], [True, True, False]]
+    assert found.known[:2].tolist() == [[True, True, False]] * 2  # the first only where it is background, see below
 
 
 def test_an_object_of_a_class_that_is_not_learnt_is_background() -> None:
@@ -115,6 +115,17 @@ def test_each_threshold_has_its_own_labels() -> None:
     loss = class_loss_sum(output, torch.tensor([1]), torch.tensor([0.6]), known, (50, 60, 65, 75))
     hit, miss = -logits[0, 0].log_softmax(0)[1], -logits[0, 0].log_softmax(0)[0]
     torch.testing.assert_close(loss, (2 * hit + 2 * miss) / 4)
+
+
+def test_a_loose_box_says_nothing_of_other_classes_to_a_strict_classifier() -> None:
+    """IoU .6 with a person, where horses are not annotated: a person to the first, no good person to the second."""
+    found = assigned([[10.0, 10.0, 50.0, 58.0]], (PERSON, *OBJECT), exhaustive=False)
+    assert found.labels.tolist() == [1] and found.ious[0] == pytest.approx(0.6)
+    logits = torch.randn(2, 1, 3, requires_grad=True)
+    class_loss_sum(RoiOutput(logits, torch.zeros(1, 2, 4)), found.labels, found.ious, found.known, (50, 75)).backward()
+    assert logits.grad is not None
+    horse = logits.grad[:, 0, 2]
+    assert horse[0] > 0 and horse[1] == 0
 
 
 def test_the_box_loss_is_that_of_the_true_class() -> None:

@@ -110,6 +110,26 @@ def test_a_frozen_trunk_gives_the_same_losses_from_pixels_and_from_the_store(two
     assert frozen == pytest.approx(free, rel=1e-5)
 
 
+def test_memory_for_features_changes_nothing(two_kinds: Path, finished: Path, tmp_path: Path) -> None:
+    train_detector(dataclasses.replace(_validated(two_kinds, tmp_path), cache_gigabytes=0.0))
+    one, two = weights(finished), weights(tmp_path)
+    assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def test_losses_of_parts_of_a_batch_sum_to_its_own(two_kinds: Path, tmp_path: Path) -> None:
+    """So that several processes, which share a batch out and divide by the whole count, learn what one learns."""
+    config = detector_run(two_kinds, tmp_path, detector="multipathnet-lite0")
+    dataset = read_coco(config.annotations)
+    task = DetectorTask(config, dataset, choose_classes(dataset), torch.device("cpu"), World())
+    task.network.eval()
+    examples = [task.examples[i] for i in range(3)]
+    whole, count = task.losses(examples)
+    parts = [task.losses([example]) for example in examples]
+    for name in ("class_loss", "box_loss"):
+        torch.testing.assert_close(torch.stack([sums[name] for sums, _ in parts]).sum(), whole[name])
+        assert sum(counts[name] for _, counts in parts) == count[name] == 3 * 16
+
+
 def test_stopped_and_resumed_equals_uninterrupted(
     two_kinds: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

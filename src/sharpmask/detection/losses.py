@@ -18,11 +18,12 @@ def class_loss_sum(output: RoiOutput, labels: Tensor, ious: Tensor, known: Tenso
     Args:
         labels: (R,) the class of the object that a box overlaps by .5 or more, 0 for background.
         ious: (R,) that overlap; below a classifier's threshold the box is background to it.
-        known: (R, K + 1) bool, the classes in the softmax.
+        known: (R, K + 1) bool, the classes in the softmax of a box that is background to a classifier.
         thresholds: percent, one for each classifier.
     """
-    logits = output.class_logits.float().masked_fill(~known, -torch.inf)
     targets = torch.stack([torch.where(ious >= threshold / 100 - 1e-6, labels, 0) for threshold in thresholds])
+    in_softmax = known | (targets > 0)[:, :, None]  # (T, R, K + 1)
+    logits = output.class_logits.float().masked_fill(~in_softmax, -torch.inf)
     losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")
     return losses / len(thresholds)
 

@@ -56,7 +56,7 @@ class Assigned:
         labels: (N,) int64.
         ious: (N,) with the object that a box is of, or comes nearest to.
         targets: (N, 4) xyxy, that object's box; of no meaning for background.
-        known: (N, K + 1) bool, classes that take part in the softmax.
+        known: (N, K + 1) bool, classes that take part in the softmax where a box counts as background.
     """
 
     labels: torch.Tensor
@@ -125,8 +125,7 @@ def assign(boxes: torch.Tensor, truth: ImageTruth, *, background_from: float = 0
     if not truth.exhaustive:
         ignored |= any_ious < TOUCH
         on_other = (overlaps * ~learnt).amax(dim=1) >= FOREGROUND if len(truth.boxes) else foreground
-        unsure = ~foreground & ~on_other
-        known[unsure] = truth.known
+        known[~on_other | foreground] = truth.known
     labels = torch.where(ignored & ~foreground, torch.full_like(labels, -1), labels)
     return Assigned(labels, ious, targets, known)
 

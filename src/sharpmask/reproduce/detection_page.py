@@ -13,7 +13,7 @@ from sharpmask.evaluation.detection_tables import compare_detections
 from sharpmask.evaluation.detections import FIGURES, VOC
 from sharpmask.evaluation.tables import percent
 from sharpmask.files import atomic_write
-from sharpmask.reproduce.detection import COUNTS, MIN_EXAMPLES, TRAIN_COUNT, DetectionResults
+from sharpmask.reproduce.detection_rows import COUNTS, MIN_EXAMPLES, TRAIN_COUNT, DetectionResults
 from sharpmask.reproduce.plots import require_matplotlib
 
 # COCO AP of boxes in percent, of VGG-16 trained on COCO in full (SharpMask paper, and arXiv 1604.02135).
