@@ -23,9 +23,9 @@ from sharpmask.networks.sharpmask import SharpMask
 def prepared(network: DeepMask | SharpMask) -> DeepMask | SharpMask:
     """A copy on the CPU that gives the same numbers, of layers that do not ask for the image's size.
 
-    PyTorch follows open sizes through every layer by symbolic arithmetic, which takes minutes. So the dense run is
-    translated at one size, and nothing in it may depend on that. Affines are folded into the weights, which the graph
-    would hold once a scale otherwise, and a plain refinement works in the refactored form, which has the same weights.
+    The dense run is translated at one size, and nothing in it may depend on that (see `trace`). Affines are folded into
+    the weights, which the graph would hold once a scale otherwise, and a plain refinement works in the refactored form,
+    which has the same weights.
     """
     changed = copy.deepcopy(network).cpu().eval().requires_grad_(False)
     if changed.spec.refinement == "plain":
@@ -146,12 +146,10 @@ class DecodePart(nn.Module):
         self.network = network
         self.threshold_logit = logit(threshold)
 
-    def forward(
-        self, windows: Tensor, image_size: Tensor, encodings: Tensor, crops: Sequence[Tensor]
-    ) -> tuple[Tensor, Tensor]:
-        """Windows (N, 4) xyxy in image pixels, the image's size (2,) H, W as floats, encodings (N, E) and crops
+    def forward(self, windows: Tensor, image_size: Tensor, crops: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Windows (N, 4) xyxy in image pixels, the image's size (2,) H, W as floats, and encodings (N, E) and skips
         (N, C_i, m_i, m_i) -> mask logits (N, M, M) and boxes (N, 4)."""
-        logits = self.network.decode_crops((encodings, *crops))
+        logits = self.network.decode_crops(crops)
         return logits, mask_boxes(logits, windows, image_size, self.threshold_logit)
 
 
@@ -161,15 +159,13 @@ def mask_boxes(logits: Tensor, windows: Tensor, image_size: Tensor, threshold_lo
     They are the boxes of the pasted masks, found without pasting: the outermost places where the logits, interpolated
     linearly between mask pixels, cross the threshold. Where a mask is made smaller on pasting they can be a pixel off.
     """
-    place = (torch.arange(logits.shape[-1]) + 0.5) / logits.shape[-1]
     spans = []
     for axis in (1, 0):  # x, then y
         begin, length = windows[:, 1 - axis], windows[:, 3 - axis] - windows[:, 1 - axis]
-        # What lies beside the image does not count. Along the axis itself it is cut off in the end.
-        across = windows[:, axis, None] + place * (windows[:, axis + 2] - windows[:, axis])[:, None]  # (N, M)
-        inside = (across > 0) & (across < image_size[1 - axis])
-        lines = logits if axis else logits.transpose(1, 2)
-        first, last = _extent(torch.where(inside[:, :, None], lines, -torch.inf), threshold_logit)
+        lines = _lines_within(
+            logits if axis else logits.transpose(1, 2), windows[:, axis], windows[:, axis + 2], image_size[1 - axis]
+        )
+        first, last = _extent(lines, threshold_logit)
         low = torch.ceil(begin + first * length - 0.5).clamp(min=0)
         high = torch.minimum(torch.floor(begin + last * length - 0.5) + 1, image_size[axis])
         spans.append((low, high))
@@ -177,12 +173,31 @@ def mask_boxes(logits: Tensor, windows: Tensor, image_size: Tensor, threshold_lo
     boxes = torch.stack([left, top, right, bottom], dim=1)
     # A mask may lie in the window wholly outside of the image, or between the centres of two pixels.
     filled = (right > left) & (bottom > top)
-    return torch.where(filled[:, None], boxes, torch.zeros_like(boxes))
+    return torch.where(filled[:, None], boxes, 0.0)
+
+
+def _lines_within(logits: Tensor, begin: Tensor, end: Tensor, size: Tensor) -> Tensor:
+    """Masks (N, M, M) whose lines (dimension 1) lie from `begin` to `end` (N,) in an image of `size` pixels: minus
+    infinity in lines beyond the image, and two more lines where its outermost pixels have their centres: (N, M + 2, M).
+    """
+    side = logits.shape[1]
+    step = (end - begin) / side
+    centres = begin[:, None] + (torch.arange(side) + 0.5) * step[:, None]  # (N, M)
+    inside = (centres > 0) & (centres < size)
+    border = torch.stack([torch.full_like(size, 0.5), size - 0.5])  # (2,)
+    place = ((border - begin[:, None]) / step[:, None] - 0.5).clamp(0, side - 1)  # (N, 2)
+    upper = place.floor().clamp(max=side - 2)
+    share = (place - upper)[:, :, None]
+    first, second = (
+        logits.gather(1, (upper.long() + more)[:, :, None].expand(-1, -1, logits.shape[2])) for more in (0, 1)
+    )
+    between = first + share * (second - first)
+    return torch.cat([torch.where(inside[:, :, None], logits, -torch.inf), between], dim=1)
 
 
 def _extent(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Where along the last axis masks (N, M, M) begin and end (N,), in widths of the window; 1 and 0 where empty."""
-    side = logits.shape[-1]
+    """Where along the last axis masks (N, L, M) begin and end (N,), in widths of the window; 1 and 0 where empty."""
+    count, side = logits.shape[1:]
     place = torch.arange(side)
     filled = logits.amax(dim=1) > threshold  # (N, M)
     last = torch.where(filled, place, -1).amax(dim=1)
@@ -191,7 +206,7 @@ def _extent(logits: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     def reach(inner: Tensor, outer: Tensor) -> Tensor:
         """How far beyond the centre of the column `inner` the mask goes towards the column `outer`: (N,) in 0…1."""
         columns = [
-            logits.gather(2, column.clamp(0, side - 1)[:, None, None].expand(-1, side, 1)).squeeze(2)
+            logits.gather(2, column.clamp(0, side - 1)[:, None, None].expand(-1, count, 1)).squeeze(2)
             for column in (inner, outer)
         ]
         share = (columns[0] - threshold) / (columns[0] - columns[1]).clamp(min=1e-6)

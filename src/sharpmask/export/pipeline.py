@@ -49,7 +49,14 @@ def build_pipeline(network: DeepMask | SharpMask, settings: Settings) -> Any:
     """The whole pipeline as an ONNX model for images of any size (see DESCRIPTION).
 
     The network is contained once, its dense run unrolled for each scale on shared weights.
+
+    Raises:
+        ConfigError: a kind of network that cannot be exported.
     """
+    if network.spec.refinement == "multiscale":
+        raise ConfigError(
+            f"{settings.model}: the multiscale baseline cannot be exported; export a DeepMask or SharpMask"
+        )
     network = prepared(network)
     spec, steps = network.spec, skip_steps(network)
     dense, decode = DensePart(network), DecodePart(network, settings.threshold)

@@ -62,7 +62,8 @@ def add_level(b: GraphBuilder, turned: str, image_size: tuple[str, str], exponen
 
 
 def scale_fraction(exponent: float) -> Fraction:
-    """2^exponent as a fraction that is exact enough for sides of up to 32,768 pixels and small enough for 32 bits."""
+    """2^exponent as a fraction small enough for 32 bits with sides of 32,768 pixels. Single sides come out a pixel
+    longer or shorter than with doubles, at the usual scales only beyond 5,000 pixels; the grid follows them."""
     factor = 2.0**exponent
     return Fraction(factor).limit_denominator(int(min(2**14, 2**15 / factor)))
 
