@@ -21,7 +21,8 @@ from sharpmask.errors import ConfigError, SharpMaskError
 from sharpmask.files import atomic_write, make_folder
 from sharpmask.networks.specs import ModelSpec
 from sharpmask.proposals.proposer import pick_device
-from sharpmask.runtimes.prepare import RUNTIMES, prepare
+from sharpmask.runtimes.dispatch import RUNTIMES, prepare
+from sharpmask.runtimes.int8 import Calibration
 
 # The packages that each runtime needs.
 PACKAGES = {"torch": ("torch",), "onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
@@ -30,6 +31,7 @@ PACKAGES = {"torch": ("torch",), "onnx": ("onnx", "onnxruntime"), "openvino": ("
 _PHOTO, _WINDOWS = (480, 640), 64
 _PIXELS, _BATCHES = 4.3, 1000 / _WINDOWS
 _ROUNDS = 3
+MOST_LOST = 0.002  # of AR
 
 
 def parse_runtime(text: str) -> tuple[str, str]:
@@ -74,16 +76,17 @@ def with_runtime(
 
 
 def fastest(network: Any, device: str | torch.device | None, *, say: Callable[[str], None]) -> Any:
-    """The network in the fastest of the installed runtimes, all in fp32, which costs no accuracy.
+    """The network in the fastest of the installed runtimes that give up at most `MOST_LOST` of AR.
 
-    On a CPU each is timed for a few seconds, once for a machine, architecture, number of threads and set of versions;
-    the choice is kept in the cache folder. On other devices it is PyTorch.
+    That is fp32, and int8 where the model's file says that so little is lost. On a CPU each is timed for a few seconds,
+    once for a machine, architecture, number of threads and set of versions; the choice is kept in the cache folder. On
+    other devices it is PyTorch.
     """
     chosen_device = pick_device(device)
     if chosen_device.type != "cpu":
         say(f"runtime: torch:fp32, which is the one for {chosen_device.type}")
         return prepare(network, device=chosen_device)
-    names = [name for name, packages in PACKAGES.items() if all(map(importlib.util.find_spec, packages))]
+    names = accurate(network)
     if len(names) == 1:
         say("runtime: torch:fp32; no other is installed, see docs/runtimes.md")
         return prepare(network, device="cpu")
@@ -91,21 +94,39 @@ def fastest(network: Any, device: str | torch.device | None, *, say: Callable[[s
     kept = _read(file).get(key)
     if kept in names:
         with suppress(SharpMaskError):  # it worked before: measured again if it does no more
-            prepared = prepare(network, runtime=kept, device="cpu")
-            say(f"runtime: {prepared}, the fastest when it was measured (kept in {file})")
+            prepared = _prepare(network, kept)
+            say(f"runtime: {kept}, the fastest when it was measured (kept in {file})")
             return prepared
     candidates: dict[str, Any] = {}
     for name in names:
         try:
-            candidates[name] = prepare(network, runtime=name, device="cpu")
+            candidates[name] = _prepare(network, name)
         except SharpMaskError as error:
             say(f"runtime {name} cannot be used: {error}")
     seconds = photo_seconds(candidates)
     best = min(seconds, key=seconds.__getitem__)
     told = ", ".join(f"{name} {value:.2f} s" for name, value in sorted(seconds.items(), key=lambda item: item[1]))
-    say(f"runtime: {candidates[best]}, the fastest here for a photo of 640x480: {told}")
+    say(f"runtime: {best}, the fastest here for a photo of 640x480: {told}")
     _keep(file, key, best)
     return candidates[best]
+
+
+def accurate(network: Any) -> list[str]:
+    """The runtimes and precisions that are installed and known to cost next to no AR with this network."""
+    installed = [name for name, packages in PACKAGES.items() if all(map(importlib.util.find_spec, packages))]
+    calibration = Calibration.of(network)
+    small = calibration is not None and calibration.change is not None and calibration.change >= -MOST_LOST
+    return [
+        f"{name}:{precision}"
+        for name in installed
+        for precision in RUNTIMES[name]
+        if precision == "fp32" or (precision == "int8" and small)
+    ]
+
+
+def _prepare(network: Any, name: str) -> Any:
+    runtime, precision = parse_runtime(name)
+    return prepare(network, runtime=runtime, precision=precision, device="cpu")
 
 
 @torch.inference_mode()
@@ -130,10 +151,11 @@ def photo_seconds(candidates: dict[str, Any]) -> dict[str, float]:
 
 def _key(spec: ModelSpec, names: Sequence[str]) -> str:
     """What the speed depends on; not the weights."""
-    packages = sorted({package for name in names for package in PACKAGES[name]})
+    packages = sorted({package for name in names for package in PACKAGES[parse_runtime(name)[0]]})
     parts = [
         {**dataclasses.asdict(spec), "name": None, "weights": None, "licence": None},
         {package: importlib.metadata.version(package) for package in packages},
+        list(names),
         [sharpmask.__version__, platform.node(), _processor(), torch.get_num_threads()],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
