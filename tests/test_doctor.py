@@ -71,7 +71,8 @@ def test_runtimes_tell_what_they_run_on(monkeypatch: pytest.MonkeyPatch) -> None
         raise OSError("libopenvino.so: no such file")
 
     monkeypatch.setattr(doctor, "_openvino_devices", fail)
-    first, second = doctor._runtimes()
+    torch, first, second = doctor._runtimes()
+    assert torch.text.startswith("fp32")
     assert str(first).split() == ["runtime", "onnxruntime", "AProvider,", "BProvider"] and not first.broken
     assert second.broken and "libopenvino.so" in second.text
 

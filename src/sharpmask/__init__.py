@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     from sharpmask.proposals.result import Proposals
 
 
-def load(name_or_path: str | None = None, **options: Any) -> "Proposer":
+def load(name_or_path: str | None = None, *, runtime: str | None = None, **options: Any) -> "Proposer":
     """A ready-to-use `Proposer`: `sharpmask.load().propose("photo.jpg", top=200)`.
 
     Args:
         name_or_path: a bundled model (default "sharpmask-lite0") or a .safetensors file made by `sharpmask train`.
+        runtime: what computes: None for the network as it is, "auto" for the fastest that is installed, or "torch",
+            "onnx", "openvino", each with ":fp32" or ":bf16" (see docs/runtimes.md).
         options: defaults of the proposer: top, zoom, scales, threshold, nms, device, … (see `Proposer`).
 
     Raises:
@@ -23,7 +25,12 @@ def load(name_or_path: str | None = None, **options: Any) -> "Proposer":
     from sharpmask.checkpoints import DEFAULT_MODEL, load_network
     from sharpmask.proposals.proposer import Proposer
 
-    return Proposer(load_network(name_or_path or DEFAULT_MODEL), **options)
+    network = load_network(name_or_path or DEFAULT_MODEL)
+    if runtime is not None:
+        from sharpmask.runtimes import with_runtime
+
+        network = with_runtime(network, runtime, options.get("device"))
+    return Proposer(network, **options)
 
 
 def __getattr__(name: str) -> Any:

@@ -111,8 +111,10 @@ def _devices() -> list[Finding]:
 
 
 def _runtimes() -> list[Finding]:
-    """What the installed runtimes can run on."""
-    found = []
+    """What the installed runtimes can run on; PyTorch is always one of them."""
+    from sharpmask.runtimes.cpu import has_bf16
+
+    found = [Finding("runtime torch", "fp32, bf16" if has_bf16() else "fp32; this processor has no bf16")]
     for name, ask in (("onnxruntime", _onnxruntime_providers), ("openvino", _openvino_devices)):
         if importlib.util.find_spec(name) is None:
             continue

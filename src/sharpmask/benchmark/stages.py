@@ -45,7 +45,7 @@ def split_dense(network: Any, clock: Clock) -> Iterator[Callable[[dict[str, floa
         for stage, module in (("trunk", deepmask.trunk), ("score", deepmask.score_head))
     ]
     # What is left of the dense run after the score are the horizontal nets.
-    rest = "horizontal" if isinstance(network, SharpMask) else "score"
+    rest = "score" if network.spec.refinement is None else "horizontal"
 
     def named(seconds: dict[str, float]) -> dict[str, float]:
         found: Counter[str] = Counter()

@@ -30,15 +30,19 @@ class ModelFactory:
         weights: hash of its weights; see `weights_hash`. Each process compares what it has loaded.
         settings: arguments of `Proposer`, without the device.
         cleaning: applied to each image's proposals.
+        runtime: what computes, see `sharpmask.load`; "auto" is chosen by each machine for itself.
     """
 
     model: str
     weights: str
     settings: dict[str, Any] = field(default_factory=dict)
     cleaning: Cleaning = field(default_factory=Cleaning)
+    runtime: str | None = None
 
     @classmethod
-    def load(cls, model: str, settings: dict[str, Any], cleaning: Cleaning) -> "ModelFactory":
+    def load(
+        cls, model: str, settings: dict[str, Any], cleaning: Cleaning, runtime: str | None = None
+    ) -> "ModelFactory":
         """Read the model once, and try the options on it.
 
         Raises:
@@ -46,10 +50,13 @@ class ModelFactory:
         """
         from sharpmask.checkpoints import load_network
         from sharpmask.proposals.proposer import Proposer
+        from sharpmask.runtimes import parse_runtime
 
         network = load_network(model)
         Proposer(network, **settings, device="cpu")
-        return cls(model, weights_hash(network), settings, cleaning)
+        if runtime not in (None, "eager", "auto"):
+            parse_runtime(runtime)
+        return cls(model, weights_hash(network), settings, cleaning, runtime)
 
     def describe(self) -> dict[str, Any]:
         """Every option with its value, given or not: a default that changes with a version is a change too."""
@@ -61,17 +68,20 @@ class ModelFactory:
             "weights": self.weights,
             **{name: parameter.default for name, parameter in parameters.items() if name not in _NO_MATTER},
             **self.settings,
+            **({} if self.runtime is None else {"runtime": self.runtime}),
             **{f"cleaning {name}": value for name, value in dataclasses.asdict(self.cleaning).items()},
         }
 
     def make(self, device: str | None) -> "Callable[[np.ndarray], Proposals]":
         from sharpmask.checkpoints import load_network
         from sharpmask.proposals.proposer import Proposer
+        from sharpmask.runtimes import with_runtime
 
         network = load_network(self.model)
         if weights_hash(network) != self.weights:
             raise ModelError(f"{self.model}: its weights on this machine are not those on the machine of the driver")
-        proposer = Proposer(network, **self.settings, device=device)
+        prepared = with_runtime(network, self.runtime, device, say=lambda text: None)
+        proposer = Proposer(prepared, **self.settings, device=device)
         return lambda pixels: self.cleaning.apply(proposer.propose(pixels))
 
 

@@ -96,6 +96,7 @@ def _load_file(path: Path, spec: ModelSpec | None) -> DeepMask | SharpMask:
         # A SharpMask file holds the DeepMask that it refines.
         tensors = {k.removeprefix("deepmask."): v for k, v in tensors.items() if k.startswith("deepmask.")}
     load_state(network, tensors, path)
+    network.int8 = metadata.get("int8")
     return network.eval()
 
 

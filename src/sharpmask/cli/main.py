@@ -32,6 +32,7 @@ COMMANDS = {
     "serve": ("serve", "show a local web page and JSON API that find and export masks"),
     "doctor": ("doctor", "tell what is installed and whether it works here"),
     "completion": ("completion", "print the script that completes the command line in a shell"),
+    "quantize": ("quantize", "prepare a model for 8-bit arithmetic, and measure what that costs"),
     "bench": ("bench", "measure how fast this machine is, stage by stage, in every runtime"),
     "baseline": ("baseline", "write the proposals of a classical method for comparison"),
 }

@@ -12,6 +12,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from sharpmask.allocator import keep_freed_memory
 from sharpmask.errors import ConfigError
 
+RUNTIME_HELP = "what computes: eager (default), auto, torch, onnx, openvino; :bf16 where the processor has it"
 # Options that both proposers take as they are; the filters on masks are part of the cleaning.
 _PROPOSER_OPTIONS = ("zoom", "threshold", "min_score", "device")
 
@@ -121,6 +122,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         help="Label Studio: image address before the file name",
     )
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1, …; default: cuda where available")
+    parser.add_argument("--runtime", type=str, default=None, metavar="NAME[:PRECISION]", help=RUNTIME_HELP)
     parser.add_argument(
         "--overlay", action=ActionYesNo(no_prefix="no-"), default=True, help="write a picture of each image"
     )
@@ -189,6 +191,7 @@ def run(args: Namespace) -> int:
     from sharpmask.proposals.raster_files import parse_bands, parse_stretch
     from sharpmask.proposals.tracking import Tracking
     from sharpmask.proposals.video import Choice, parse_time
+    from sharpmask.runtimes import with_runtime
 
     keep_freed_memory()
     formats = parse_formats(args.format)
@@ -243,9 +246,12 @@ def run(args: Namespace) -> int:
             raise ConfigError("--compat torch7 ranks as the release does; leave --ranking out")
         if tiled:
             raise ConfigError("--compat torch7 does not work in tiles; leave it out, and take images without ground")
+        if args.runtime not in (None, "eager"):
+            raise ConfigError("--compat torch7 repeats other arithmetic and has no runtimes; leave one of them out")
         proposer = Torch7Proposer(network, **settings)
     else:
         stability = None if args.min_stability is None else args.stability_offset
+        network = with_runtime(network, args.runtime, args.device)
         proposer = Proposer(network, stability_offset=stability, **settings)
     output = Path(args.output)
     common = {

@@ -20,6 +20,13 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--workers", type=int, default=None, help="processes that propose; default: one a GPU, or CPU cores / threads")
     add("--threads", type=int, default=1, help="CPU threads of each process")
     add("--device", type=str, default=None, help="cpu, cuda, …; default: cuda where available")
+    add(
+        "--runtime",
+        type=str,
+        default=None,
+        metavar="NAME[:PRECISION]",
+        help="what computes: eager (default), auto, torch, onnx, openvino; :bf16 where the processor has it",
+    )
     add("--chunk-size", type=int, default=None, metavar="N", help="images written together; default: 64")
     add(
         "--source-format",
@@ -91,7 +98,7 @@ def run(args: Namespace) -> int:
     if args.ranking is not None:
         settings["ranking"] = args.ranking
     cleaning = Cleaning(**{name: getattr(args, name) for name in _CLEANING_OPTIONS})
-    factory = ModelFactory.load(args.model or DEFAULT_MODEL, settings, cleaning)
+    factory = ModelFactory.load(args.model or DEFAULT_MODEL, settings, cleaning, args.runtime)
     report = propose_bulk(args.source, args.destination, factory, options)
     print("\n".join(report.lines()))
     return 0

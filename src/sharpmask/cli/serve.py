@@ -5,12 +5,15 @@ says otherwise, loads nothing from elsewhere, and keeps no image."""
 
 from jsonargparse import ArgumentParser, Namespace
 
+from sharpmask.cli.propose import RUNTIME_HELP
+
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--host", type=str, default="127.0.0.1", help="address to listen on; 0.0.0.0: all of them")
     parser.add_argument("--port", type=int, default=8000, help="port to listen on; 0: any that is free")
     parser.add_argument("--model", type=str, default=None, help="bundled model or .safetensors file")
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1, …; default: cuda where available")
+    parser.add_argument("--runtime", type=str, default=None, metavar="NAME[:PRECISION]", help=RUNTIME_HELP)
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument("--max-body", type=int, default=64, metavar="MIB", help="largest request")
     parser.add_argument("--max-pixels", type=int, default=50, metavar="MP", help="largest image, in megapixels")
@@ -45,6 +48,7 @@ def run(args: Namespace) -> int:
         port=args.port,
         model=args.model,
         device=args.device,
+        runtime=args.runtime,
         limits=limits,
         hosts=args.allow_host,
         open_browser=args.open,

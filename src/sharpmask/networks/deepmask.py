@@ -49,6 +49,7 @@ class DeepMask(nn.Module):
 
     mean: Tensor
     std: Tensor
+    int8: str | None = None  # what its file says of 8-bit arithmetic, see runtimes/int8.py
 
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()

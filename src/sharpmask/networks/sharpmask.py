@@ -27,6 +27,8 @@ class SharpMask(nn.Module):
             does. The default crops after them, as whole-image mode does.
     """
 
+    int8: str | None = None  # what its file says of 8-bit arithmetic, see runtimes/int8.py
+
     def __init__(self, spec: ModelSpec, *, crop_first: bool = False) -> None:
         super().__init__()
         self.spec = spec

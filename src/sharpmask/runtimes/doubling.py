@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sharpmask.networks.layers import PaddedConv2d, symmetric_pad
+from sharpmask.runtimes.folding import filled
 
 # What the pixels -1, 0, 1 and 2 of an enlarged axis consist of, where cell 0 becomes pixels 0 and 1: shares of the
 # cells -1, 0 and 1.
@@ -35,14 +36,14 @@ class DoubledConv2d(nn.Conv2d):
     pad = (1, 1, 1, 1)
 
     def __init__(self, conv: PaddedConv2d, upsampling: str) -> None:
-        super().__init__(conv.in_channels, 4 * conv.out_channels, 3, device="meta")
+        super().__init__(1, 1, 3)
         shares = torch.tensor(_SHARES[upsampling], dtype=torch.float64)
         # by pixel of the two that a cell becomes, tap of the convolution, and cell
         line = torch.stack([shares[pixel : pixel + 3] for pixel in (0, 1)])
         weight = torch.einsum("oitu,ptl,qum->opqilm", conv.weight.detach().double(), line, line)
-        self.weight = nn.Parameter(weight.reshape(-1, conv.in_channels, 3, 3).float(), requires_grad=False)
         bias = torch.zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
-        self.bias = nn.Parameter(bias.repeat_interleave(4), requires_grad=False)  # (o, p, q) as pixel_shuffle wants it
+        # Channels in the order (o, p, q), as pixel_shuffle wants them.
+        filled(self, weight.reshape(-1, conv.in_channels, 3, 3).float(), bias.repeat_interleave(4))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(super().forward(symmetric_pad(x, *self.pad)), 2)

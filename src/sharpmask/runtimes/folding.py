@@ -10,8 +10,8 @@ All of it is exact but for rounding:
 
 import copy
 import dataclasses
+from typing import TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from sharpmask.networks.deepmask import DeepMask
@@ -19,6 +19,8 @@ from sharpmask.networks.heads import WindowLinear
 from sharpmask.networks.layers import FrozenAffineConv2d, PaddedConv2d
 from sharpmask.networks.sharpmask import SharpMask
 from sharpmask.networks.trunk import InvertedResidual
+
+Conv = TypeVar("Conv", bound=nn.Conv2d)
 
 
 def fold(network: DeepMask | SharpMask) -> DeepMask | SharpMask:
@@ -49,23 +51,22 @@ def _without_affine(conv: FrozenAffineConv2d) -> PaddedConv2d:
 def _as_convolution(layer: WindowLinear) -> nn.Conv2d:
     """The layer over a window, with its weights in the shape and memory layout that a map of windows needs."""
     weight = layer.weight.view(layer.out_features, -1, layer.side, layer.side)
-    with torch.device("meta"):
-        conv = nn.Conv2d(weight.shape[1], layer.out_features, layer.side, dilation=layer.step)
-    conv.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-    conv.bias = nn.Parameter(layer.bias.detach().clone(), requires_grad=False)
-    return conv.eval()
+    return filled(nn.Conv2d(1, 1, layer.side, dilation=layer.step), weight, layer.bias)
 
 
 def _replaced(conv: PaddedConv2d, weight: Tensor, bias: Tensor) -> PaddedConv2d:
     """The same convolution with other weights and a bias."""
-    with torch.device("meta"):  # without the random start
-        new = PaddedConv2d(
-            conv.in_channels, conv.out_channels, conv.kernel_size[0], stride=conv.stride[0], groups=conv.groups
-        )
+    new = filled(PaddedConv2d(1, 1, conv.kernel_size[0], stride=conv.stride[0]), weight, bias, groups=conv.groups)
     new.pad = conv.pad
-    new.weight = nn.Parameter(weight.detach().contiguous(), requires_grad=False)
-    new.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-    return new.eval()
+    return new
+
+
+def filled(conv: Conv, weight: Tensor, bias: Tensor, *, groups: int = 1) -> Conv:
+    """A convolution that was made with one channel, which spares the random start of many, with its true weights."""
+    conv.out_channels, conv.in_channels, conv.groups = weight.shape[0], weight.shape[1] * groups, groups
+    conv.weight = nn.Parameter(weight.detach().contiguous().clone(), requires_grad=False)
+    conv.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return conv.eval()
 
 
 def _normalise(deepmask: DeepMask) -> None:

@@ -86,14 +86,20 @@ class OnnxBuilder:
         inputs = [x, self.constant(weight)] + ([] if bias is None else [self.constant(bias)])
         return self.add("Conv", *inputs, kernel_shape=list(weight.shape[2:]), **attributes)
 
-    def conv(self, x: str, conv: nn.Conv2d) -> str:
-        """A convolution of the network, with its padding."""
-        if isinstance(conv, PaddedConv2d | DoubledConv2d):
-            x = self.pad(x, *conv.pad)
-        y = self.weights_conv(
-            x, conv.weight, conv.bias, strides=list(conv.stride), dilations=list(conv.dilation), group=conv.groups
-        )
-        return self.add("DepthToSpace", y, blocksize=2, mode="CRD") if isinstance(conv, DoubledConv2d) else y
+    def conv(self, x: str, conv: nn.Conv2d, activation: str = "") -> str:
+        """A convolution of the network with its padding, and "relu" or "relu6" after it."""
+        x = self.pad(x, *conv.pad) if isinstance(conv, PaddedConv2d | DoubledConv2d) else x
+        y = self.activate(self.weights_conv(x, conv.weight, conv.bias, **steps_of(conv)), activation)
+        return self.unfold(y) if isinstance(conv, DoubledConv2d) else y
+
+    def activate(self, x: str, activation: str) -> str:
+        if activation == "":
+            return x
+        return self.relu(x) if activation == "relu" else self.relu6(x)
+
+    def unfold(self, x: str) -> str:
+        """As `pixel_shuffle` by two."""
+        return self.add("DepthToSpace", x, blocksize=2, mode="CRD")
 
     def linear_channels(self, x: str, linear: nn.Linear) -> str:
         """A linear layer over the channels of each cell (B, C, h, w)."""
@@ -143,3 +149,8 @@ class OnnxBuilder:
 
 def _number(value: float) -> np.ndarray:
     return np.array(value, np.float32)
+
+
+def steps_of(conv: nn.Conv2d) -> dict[str, Any]:
+    """A convolution's attributes but for its padding."""
+    return {"strides": list(conv.stride), "dilations": list(conv.dilation), "group": conv.groups}

@@ -88,7 +88,7 @@ class _Dense:
 
     def resnet(self, trunk: ResNetTrunk, x: str) -> list[str]:
         b = self.b
-        features = [b.relu(b.conv(x, trunk.conv1))]
+        features = [b.conv(x, trunk.conv1, "relu")]
         x = b.add("MaxPool", features[0], kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
         for name in trunk.stages:
             for block in cast(nn.Sequential, trunk.get_submodule(name)):
@@ -99,8 +99,8 @@ class _Dense:
     def bottleneck(self, block: Bottleneck, x: str) -> str:
         b = self.b
         residual = x if block.shortcut is None else b.conv(x, block.shortcut)
-        y = b.relu(b.conv(x, block.conv1))
-        y = b.relu(b.conv(y, block.conv2))
+        y = b.conv(x, block.conv1, "relu")
+        y = b.conv(y, block.conv2, "relu")
         return b.relu(b.add("Add", b.conv(y, block.conv3), residual))
 
     def vgg(self, trunk: VggTrunk, x: str) -> list[str]:
@@ -109,12 +109,12 @@ class _Dense:
             if isinstance(layer, nn.MaxPool2d):
                 features.append(x)
                 x = self.b.add("MaxPool", x, kernel_shape=[2, 2], strides=[2, 2])
-            else:
-                x = self.b.relu(x) if isinstance(layer, nn.ReLU) else self.b.conv(x, cast(PaddedConv2d, layer))
+            elif isinstance(layer, PaddedConv2d):
+                x = self.b.conv(x, layer, "relu")
         return [*features[1:], x]
 
     def lite(self, trunk: EfficientNetLiteTrunk, x: str) -> list[str]:
-        x = self.b.relu6(self.b.conv(x, trunk.conv_stem))
+        x = self.b.conv(x, trunk.conv_stem, "relu6")
         outputs = []
         for blocks in trunk.blocks:
             for block in cast(nn.Sequential, blocks):
@@ -127,19 +127,19 @@ class _Dense:
         return [outputs[end] for end in trunk.ends if end < len(outputs)]
 
     def separable(self, block: SeparableBlock, x: str) -> str:
-        return self.b.conv(self.b.relu6(self.b.conv(x, block.conv_dw)), block.conv_pw)
+        return self.b.conv(self.b.conv(x, block.conv_dw, "relu6"), block.conv_pw)
 
     def inverted(self, block: InvertedResidual, x: str) -> str:
         b = self.b
-        y = b.relu6(b.conv(x, block.conv_pw))
-        y = b.conv(b.relu6(b.conv(y, block.conv_dw)), block.conv_pwl)
+        y = b.conv(x, block.conv_pw, "relu6")
+        y = b.conv(b.conv(y, block.conv_dw, "relu6"), block.conv_pwl)
         return b.add("Add", y, x) if block.residual else y
 
     def windows(self, deepmask: DeepMask, x: str) -> tuple[str, str]:
         """The encodings and the scores."""
         b, encoder = self.b, deepmask.encoder
-        reduced = x if encoder.reduce is None else b.relu(b.conv(x, encoder.reduce))
-        y = reduced if encoder.own is None else b.relu(b.conv(reduced, encoder.own))
+        reduced = x if encoder.reduce is None else b.conv(x, encoder.reduce, "relu")
+        y = reduced if encoder.own is None else b.conv(reduced, encoder.own, "relu")
         encodings = b.conv(y, cast(nn.Conv2d, encoder.encode))
         described = encodings
         if deepmask.score_encoder is not None:
@@ -160,7 +160,7 @@ class _Dense:
 
     def horizontal(self, net: HorizontalNet, x: str) -> str:
         b = self.b
-        return b.conv(b.relu(b.conv(b.relu(b.conv(x, net.conv1)), net.conv2)), net.merge)
+        return b.conv(b.conv(b.conv(x, net.conv1, "relu"), net.conv2, "relu"), net.merge)
 
 
 def _refinement(b: OnnxBuilder, decoder: FusedRefinement, encoding: str, skips: list[str]) -> str:
@@ -169,7 +169,7 @@ def _refinement(b: OnnxBuilder, decoder: FusedRefinement, encoding: str, skips: 
         if isinstance(enter, nn.Identity):
             x = x if number == 0 else b.resize(x, 2, decoder.upsampling)
         else:
-            x = b.relu(b.conv(x, cast(nn.Conv2d, enter)))
+            x = b.conv(x, cast(nn.Conv2d, enter), "relu")
         x = b.conv(x, cast(nn.Conv2d, merge))
         x = b.relu(x if skip is None else b.add("Add", x, skip))
     return b.add("Squeeze", b.conv(x, decoder.output), b.constant([1]))

@@ -9,7 +9,7 @@ from torch import Tensor
 from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask
-from sharpmask.runtimes.onnx_builder import OnnxBuilder
+from sharpmask.runtimes.int8 import builder_for
 from sharpmask.runtimes.onnx_graph import decode_graph, dense_graph
 from sharpmask.runtimes.parts import Parts
 from sharpmask.runtimes.prepared import Prepared
@@ -23,10 +23,11 @@ def prepare_onnx(network: DeepMask | SharpMask, precision: str, device: torch.de
         raise MissingExtraError("onnxruntime", "onnx", "the runtime onnx") from error
     if device.type != "cpu":
         raise ConfigError(f"onnx works on the CPU here, not on '{device}'; take the runtime torch there")
-    if precision != "fp32":
-        raise ConfigError(f"onnx:{precision}: the runtime onnx has fp32")
     parts = Parts(network)
-    dense, decode = (_session(onnxruntime, graph(parts, OnnxBuilder())) for graph in (dense_graph, decode_graph))
+    dense, decode = (
+        _session(onnxruntime, graph(parts, builder_for(parts, network, precision, runtime="onnx")))
+        for graph in (dense_graph, decode_graph)
+    )
 
     def run_decode(crops: Sequence[Tensor]) -> Tensor:
         return _run(decode, crops)[0]

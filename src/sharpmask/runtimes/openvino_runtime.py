@@ -10,7 +10,7 @@ from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask
 from sharpmask.runtimes.cpu import has_bf16
-from sharpmask.runtimes.onnx_builder import OnnxBuilder
+from sharpmask.runtimes.int8 import builder_for
 from sharpmask.runtimes.onnx_graph import decode_graph, dense_graph
 from sharpmask.runtimes.parts import Parts
 from sharpmask.runtimes.prepared import Prepared
@@ -38,7 +38,10 @@ def prepare_openvino(network: DeepMask | SharpMask, precision: str, device: torc
     def compiled(model: bytes) -> Any:
         return core.compile_model(core.read_model(model), "CPU", config).create_infer_request()
 
-    dense, decode = (compiled(graph(parts, OnnxBuilder(extra="openvino"))) for graph in (dense_graph, decode_graph))
+    dense, decode = (
+        compiled(graph(parts, builder_for(parts, network, precision, runtime="openvino")))
+        for graph in (dense_graph, decode_graph)
+    )
 
     def run_decode(crops: Sequence[Tensor]) -> Tensor:
         return _run(decode, crops)[0]

@@ -18,13 +18,14 @@ Propose = Callable[[np.ndarray, ProposalSettings, Stop], Proposals]
 
 
 def make_propose(network: Any, device: str | None = None) -> Propose:
-    """A function that searches an image (H,W,3) uint8 with `network`.
+    """A function that searches an image (H,W,3) uint8 with `network`, which may be prepared for a runtime.
 
     Raises:
         ConfigError: the device is not there.
     """
     chosen = pick_device(device)
-    network = network.to(chosen).eval()
+    if isinstance(network, torch.nn.Module):
+        network = network.to(chosen).eval()
 
     def propose(pixels: np.ndarray, settings: ProposalSettings, stop: Stop) -> Proposals:
         height, width = pixels.shape[:2]
@@ -63,7 +64,9 @@ class _Stoppable:
 
     @property
     def device(self) -> torch.device:
-        return next(self._network.parameters()).device
+        if isinstance(self._network, torch.nn.Module):
+            return next(self._network.parameters()).device
+        return self._network.device
 
     def dense(self, *args: Any) -> Any:
         self._check()

@@ -30,6 +30,7 @@ def serve(
     port: int = 8000,
     model: str | None = None,
     device: str | None = None,
+    runtime: str | None = None,
     limits: Limits | None = None,
     hosts: Sequence[str] = (),
     open_browser: bool = False,
@@ -39,7 +40,7 @@ def serve(
     Args:
         host: address or name to listen on.
         port: 0 takes any free one.
-        model, device: see `sharpmask.load`.
+        model, device, runtime: see `sharpmask.load`.
         limits: what clients may ask.
         hosts: further names by which clients call the server.
         open_browser: show the page when it is ready.
@@ -54,11 +55,12 @@ def serve(
         import uvicorn
 
         from sharpmask.checkpoints import DEFAULT_MODEL, load_network
+        from sharpmask.runtimes import with_runtime
         from sharpmask.web.app import create_app
         from sharpmask.web.engine import make_propose
 
         name = model or DEFAULT_MODEL
-        propose = make_propose(load_network(name), device)
+        propose = make_propose(with_runtime(load_network(name), runtime, device), device)
         address = listener.getsockname()[0]
         local = ipaddress.ip_address(address).is_loopback
         app = create_app(propose, model=name, limits=limits, hosts=[host, *hosts], local=local)

@@ -26,7 +26,8 @@ def prepare(
     Args:
         network: of any spec.
         runtime: "torch", "onnx" or "openvino".
-        precision: "fp32"; "bf16" (torch, openvino) where the processor has it.
+        precision: "fp32"; "bf16" (torch, openvino) where the processor has it; "int8" (onnx, openvino) for models that
+            `sharpmask quantize` wrote.
         device: as for `Proposer`; all but torch work on the CPU only.
 
     Raises:
