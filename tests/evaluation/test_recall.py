@@ -277,7 +277,7 @@ def test_images_without_proposals_count_as_missed() -> None:
     truth, results = square_case([1.0], images=4)
     recall = evaluate_recall(truth, results[:3], iou_types=["bbox"], resamples=10, progress=False)
     assert recall.value("AR@1", "bbox") == pytest.approx(0.75) and recall.empty_images == 1
-    assert "1 images with objects have no proposal" in recall.text()
+    assert "1 images with objects have no proposal" in recall_table([recall])
     nothing = evaluate_recall(truth, [], resamples=10, progress=False)
     assert nothing.value("AR@1000", "segm") == 0 and nothing.value("AUC", "bbox") == 0
 

@@ -110,12 +110,6 @@ class Recall:
             },
         }
 
-    def text(self) -> str:
-        """The table of these proposals alone; `tables.recall_table` sets several side by side."""
-        from sharpmask.evaluation.tables import recall_table
-
-        return recall_table([self])
-
 
 def evaluate_recall(
     annotations: Annotations | Record | str | Path,
