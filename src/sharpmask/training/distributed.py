@@ -5,6 +5,8 @@ of a run share the data, but need no common output folder.
 """
 
 import os
+import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from sharpmask.errors import SharpMaskError
 
@@ -45,8 +48,35 @@ def join_world(device_type: str) -> World:
     if device_type == "cuda":
         torch.cuda.set_device(local_rank)  # what is exchanged outside the training step goes there, too
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if device_type == "cuda" else "gloo", timeout=_PATIENCE)
+        shared, rank, size = next(rendezvous("env://", timeout=_PATIENCE))
+        store = fresh_store(shared, rank, size)
+        backend = "nccl" if device_type == "cuda" else "gloo"
+        with _in_touch():
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
     return World(dist.get_rank(), size, local_rank)
+
+
+def fresh_store(store: dist.Store, rank: int, size: int) -> dist.Store:
+    """The part of torchrun's store that belongs to these very processes.
+
+    After a restart the store still holds the addresses of the processes before, and who is early would call a dead one.
+    So the first process makes up a name, the others answer under it with names of their own, and go on when they see
+    theirs in the list that it makes of the answers: in an old list they are not.
+    """
+    own = uuid.uuid4().hex
+    if rank == 0:
+        store.set("sharpmask/main", own)
+        answers = [store.get(f"sharpmask/{own}/{other}").decode() for other in range(1, size)]
+        store.set(f"sharpmask/{own}/all", " ".join(answers))
+        return dist.PrefixStore(own, store)
+    deadline = time.monotonic() + _PATIENCE.total_seconds()
+    while time.monotonic() < deadline:
+        main = store.get("sharpmask/main").decode()
+        store.set(f"sharpmask/{main}/{rank}", own)
+        if store.check([f"sharpmask/{main}/all"]) and own in store.get(f"sharpmask/{main}/all").decode().split():
+            return dist.PrefixStore(main, store)
+        time.sleep(0.05)
+    raise SharpMaskError(f"process {rank} of the run has waited for the others for {_PATIENCE}; start the run again")
 
 
 def leave_world() -> None:
