@@ -87,13 +87,13 @@ def test_half_steps_of_an_image_smaller_than_a_step(brightness_network: Any) -> 
 def test_best_windows_over_all_scales(bright_photo: Photo, brightness_network: Any) -> None:
     photo, _ = bright_photo
     network = brightness_network()
-    proposer = Proposer(network, top=50, threshold=0.5)
+    proposer = Proposer(network, top=50, threshold=0.5, ranking="paper")
     found = proposer.propose(photo)
     assert network.decoded == 50
     assert len(network.dense_sizes) == 7
     assert 0 < len(found) <= 50 and (np.diff(found.scores) <= 0).all() and 0 < found.scores.max() < 1
     assert set(found.scales.tolist()) <= set(proposer.scales)
-    more = Proposer(brightness_network(), top=120, threshold=0.5).propose(photo)
+    more = Proposer(brightness_network(), top=120, threshold=0.5, ranking="paper").propose(photo)
     assert same(more[: len(found)], found)
     assert same(proposer.propose(photo, top=10), found[:10])
     sizes = found.windows[:, 2] - found.windows[:, 0]
@@ -114,7 +114,7 @@ def test_one_known_cell(shape_network: Any) -> None:
 
 
 def test_ties_are_broken_by_scale_row_and_column(shape_network: Any) -> None:
-    found = Proposer(shape_network(torch.ones(56, 56)), top=30, scales=[0, -1]).propose(
+    found = Proposer(shape_network(torch.ones(56, 56)), top=30, scales=[0, -1], ranking="paper").propose(
         np.zeros((100, 120, 3), np.uint8)
     )
     assert found.scales.tolist() == [-1] * 16 + [0] * 14
@@ -184,18 +184,20 @@ def test_large_image_within_bounded_memory(shape_network: Any) -> None:
 def test_limits_on_what_comes_out(bright_photo: Photo, brightness_network: Any) -> None:
     photo, _ = bright_photo
     photo = photo[100:260, 180:340]
-    everything = Proposer(brightness_network(56), threshold=0.5).propose(photo)
+    everything = Proposer(brightness_network(56), threshold=0.5, ranking="paper").propose(photo)
     assert (everything.areas > 0).all()
     middle = float(np.median(everything.areas))
-    few = Proposer(brightness_network(56), threshold=0.5, min_area=middle, max_area=2 * middle).propose(photo)
+    few = Proposer(
+        brightness_network(56), threshold=0.5, min_area=middle, max_area=2 * middle, ranking="paper"
+    ).propose(photo)
     assert same(few, everything.filter(min_area=middle, max_area=2 * middle))
     network = brightness_network(56)
-    good = Proposer(network, threshold=0.5, min_score=0.3).propose(photo)
+    good = Proposer(network, threshold=0.5, min_score=0.3, ranking="paper").propose(photo)
     assert same(good, everything.filter(min_score=0.3)) and 0 < len(good) < len(everything)
     assert network.decoded < 1000
-    apart = Proposer(brightness_network(56), threshold=0.5, nms=0.6).propose(photo)
+    apart = Proposer(brightness_network(56), threshold=0.5, nms=0.6, ranking="paper").propose(photo)
     assert same(apart, everything.nms(0.6)) and len(apart) < len(everything)
-    smaller = Proposer(brightness_network(56), threshold=0.5).propose(photo, threshold=0.99)
+    smaller = Proposer(brightness_network(56), threshold=0.5, ranking="paper").propose(photo, threshold=0.99)
     assert smaller.areas.sum() < everything.areas.sum()
 
 
@@ -260,7 +262,7 @@ def test_a_real_network(row: str, refinement: Any) -> None:
             network.refinement.output.weight.sub_(network.refinement.output.weight.mean())
     side, stride = network.spec.patch_size, network.spec.stride
     photo = np.random.default_rng(0).integers(0, 255, (100, 120, 3), dtype=np.uint8)
-    proposer = Proposer(network, top=20, scales=[0], threshold=0.5, device="cpu")
+    proposer = Proposer(network, top=20, scales=[0], threshold=0.5, device="cpu", ranking="paper")
     found = proposer.propose(photo)
     assert not network.training
     assert same(found, proposer.propose(photo))
@@ -337,7 +339,7 @@ def test_no_window_at_all(bright_photo: Photo, brightness_network: Any) -> None:
 def test_a_border_drops_the_windows_near_it(bright_photo: Photo, brightness_network: Any, border: int) -> None:
     """The fake sees only its window, so that the windows that are left give what they gave before."""
     photo, _ = bright_photo
-    options = {"threshold": 0.5, "scales": [-0.5, 0], "device": "cpu"}
+    options = {"threshold": 0.5, "scales": [-0.5, 0], "ranking": "paper", "device": "cpu"}
     everything = Proposer(brightness_network(56), **options).propose(photo)
     network = brightness_network(56)
     found = Proposer(network, border=border, **options).propose(photo)

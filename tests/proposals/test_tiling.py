@@ -95,7 +95,7 @@ def test_every_window_once(shape_network: Any) -> None:
 def test_an_object_larger_than_a_tile(brightness_network: Any) -> None:
     """640 pixels, tiles of 240: neither a tile nor any of the proposer's own windows sees all of it."""
     truth = blob((900, 1000), (460, 500), 320)
-    proposer = Proposer(brightness_network(), threshold=0.5, scales=[-1], nms=0.5)
+    proposer = Proposer(brightness_network(), threshold=0.5, scales=[-1], nms=0.5, ranking="paper")
     found = propose_raster(proposer, ArrayRaster(photo_of(truth)), tile=240, top=600)
     assert found.scales.min() == -3  # the picture is 125 pixels long there
     assert max(iou(mask, truth) for mask in found[found.areas > truth.sum() / 2].masks) > 0.97
@@ -217,10 +217,14 @@ def test_how_many_windows(shape_network: Any) -> None:
 
 def test_the_proposers_limits_hold(brightness_network: Any) -> None:
     truth = blob((300, 400), (150, 200), 46)
-    proposer = Proposer(brightness_network(), threshold=0.5, scales=[0], min_area=4000, max_area=6500, min_score=0.4)
+    proposer = Proposer(
+        brightness_network(), threshold=0.5, scales=[0], min_area=4000, max_area=6500, min_score=0.4, ranking="paper"
+    )
     found = propose_raster(proposer, ArrayRaster(photo_of(truth)), tile=512, coarser=False)
     assert len(found) and found.areas.min() >= 4000 and found.areas.max() <= 6500 and found.scores.min() >= 0.4
-    measured = Proposer(brightness_network(), threshold=0.5, scales=[0], stability_offset=1, min_score=0.4)
+    measured = Proposer(
+        brightness_network(), threshold=0.5, scales=[0], stability_offset=1, min_score=0.4, ranking="paper"
+    )
     stability = propose_raster(measured, ArrayRaster(photo_of(truth)), tile=512, coarser=False).stability
     assert stability is not None and stability.max() > 0.9
 
