@@ -315,7 +315,7 @@ class _Study:
         output = self.folder / row.name
         if not (output / RESULT).exists():
             train_detector(self.config(row, steps, output), resume=True, say=lambda text: None)
-            for checkpoint in output.glob("last*.pt"):
+            for checkpoint in output.rglob("*.pt"):
                 checkpoint.unlink()  # large, and of no more use
 
     def measure(self, row: DetectionRow) -> dict[int, DetectionScores]:
