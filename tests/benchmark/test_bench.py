@@ -6,16 +6,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
+from sharpmask import runtimes
 from sharpmask.benchmark import peak
 from sharpmask.benchmark import run as bench_run
-from sharpmask.benchmark.candidates import Choice, parse_choices
+from sharpmask.benchmark.candidates import Choice, parse_choices, prepare_all
 from sharpmask.benchmark.report import share_of_peak
-from sharpmask.benchmark.stages import STAGES, dense_total, stage_flops
+from sharpmask.benchmark.stages import STAGES, dense_total, split_dense, stage_flops
 from sharpmask.cli.main import main
 from sharpmask.errors import ConfigError
+from sharpmask.networks.sharpmask import build_network
 from sharpmask.networks.specs import ModelSpec
+from sharpmask.proposals.clock import Clock
 
 
 @pytest.fixture
@@ -70,6 +74,29 @@ def test_the_command_writes_figures_and_a_chart(
     with Image.open(chart) as picture:
         assert picture.size[0] > 500
     assert "eager fp32" in capsys.readouterr().out
+
+
+def test_stages_of_a_runtime_made_of_pytorch(tiny_spec: ModelSpec) -> None:
+    """The tuned PyTorch is told apart like the network itself; other runtimes do the dense run in one piece."""
+    images = torch.rand(1, 3, 96, 128)
+    for runtime, package in (("torch", "torch"), ("onnx", "onnxruntime"), ("openvino", "openvino")):
+        pytest.importorskip(package)
+        clock = Clock(torch.device("cpu"))
+        network = runtimes.prepare(build_network(tiny_spec), runtime=runtime, device="cpu")
+        with split_dense(network, clock) as named:
+            clock.start()
+            network.dense(images)
+            clock.lap("dense")
+        expected = {"trunk", "score", "horizontal"} if runtime == "torch" else {"dense"}
+        assert set(named(clock.seconds)) == expected
+
+
+def test_int8_of_a_model_that_was_not_quantized_is_told_and_the_rest_measured() -> None:
+    pytest.importorskip("onnxruntime")
+    choices = parse_choices("eager,onnx")
+    ready, failed = prepare_all("sharpmask-lite0", choices, torch.device("cpu"))
+    assert [str(choice) for choice in ready] == ["eager fp32", "onnx fp32"]
+    assert ["sharpmask quantize" in why for why in failed.values()] == [True]
 
 
 def test_shares_and_ratios(photo: Path) -> None:
