@@ -37,8 +37,9 @@ class Range:
     out_high: float = 0.0
 
     def see(self, x: Tensor, y: Tensor) -> None:
-        self.low, self.high = min(self.low, float(x.min())), max(self.high, float(x.max()))
-        self.out_low, self.out_high = min(self.out_low, float(y.min())), max(self.out_high, float(y.max()))
+        (low, high), (out_low, out_high) = (map(float, torch.aminmax(part)) for part in (x, y))
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        self.out_low, self.out_high = min(self.out_low, out_low), max(self.out_high, out_high)
 
 
 @dataclass(frozen=True)
@@ -100,8 +101,8 @@ def convolutions(parts: Parts) -> dict[str, nn.Conv2d]:
     trunk = parts.dense.deepmask.trunk
     exact: list[nn.Module] = [next(module for module in trunk.modules() if isinstance(module, nn.Conv2d))]
     if isinstance(trunk, EfficientNetLiteTrunk):
-        # These few channels carry all that follows: with the bundled model they made three quarters of the error and are
-        # a small part of the work.
+        # These few channels carry all that follows: with the bundled model they made three quarters of the error, and
+        # they are a small part of the work.
         for block in (trunk.blocks[0], cast(nn.Sequential, trunk.blocks[1])[0]):
             exact += block.modules()
     if isinstance(parts.decode, FusedRefinement):
