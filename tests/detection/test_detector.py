@@ -1,7 +1,6 @@
 """A detector learns two kinds of shapes and finds them: class, box, mask, files, pictures, and the result's methods."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +8,9 @@ import pytest
 import torch
 from detector_runs import detector_run, write_shapes
 from PIL import Image
+from pycocotools import mask as coco_mask
 
+import sharpmask
 from sharpmask.checkpoints import load_network
 from sharpmask.cli.main import main
 from sharpmask.detection.detector import Detector
@@ -41,8 +42,6 @@ def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def proposals_of(folder: Path, image_id: int) -> Proposals:
     """The proposals that were written with the photos."""
-    from pycocotools import mask as coco_mask
-
     records = [r for r in json.loads((folder / "proposals.json").read_text()) if r["image_id"] == image_id]
     masks = np.stack([coco_mask.decode(r["segmentation"]) for r in records])
     return Proposals.from_masks(masks, [r["score"] for r in records])
@@ -59,8 +58,6 @@ def mask_iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_unseen_shapes_are_found_with_class_box_and_mask(learnt: Path) -> None:
-    from pycocotools import mask as coco_mask
-
     detector = detector_of(learnt)
     truth = json.loads((learnt / "val" / "truth.json").read_text())
     records = []
@@ -91,8 +88,6 @@ def test_the_number_of_proposals_can_be_lowered_afterwards(learnt: Path) -> None
 
 def test_refined_masks_fit_the_box(learnt: Path) -> None:
     """The proposal's masks are moved, the box is corrected: the mask for the box lies better."""
-    from pycocotools import mask as coco_mask
-
     truth = json.loads((learnt / "val" / "truth.json").read_text())
     network = load_network("sharpmask-lite0")
     for annotation in truth["annotations"][:6]:
@@ -226,8 +221,8 @@ def test_the_command(learnt: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_other_files_are_no_detectors(tmp_path: Path, files_of_at_most: Callable, learnt: Path) -> None:
-    weights = Path(load_network.__code__.co_filename).parents[1] / "weights" / "sharpmask-lite0.safetensors"
+def test_other_files_are_no_detectors(tmp_path: Path, learnt: Path) -> None:
+    weights = Path(sharpmask.__file__).parent / "weights" / "sharpmask-lite0.safetensors"
     with pytest.raises(ModelError, match="is no detector"):
         load_detector(weights)
     with pytest.raises(ModelError, match="no weights file"):
