@@ -35,7 +35,12 @@ def run(args: Namespace) -> int:
     check_limits(args.min_score, args.min_stability, args.nms, args.most)
     labels = args.what == "labels"
     proposer = load(
-        args.model, top=args.top, zoom=args.zoom, device=args.device, stability_offset=1.0 if labels else None
+        args.model,
+        top=args.top,
+        zoom=args.zoom,
+        ranking="paper",  # the limits are of the network's own scores
+        device=args.device,
+        stability_offset=1.0 if labels else None,
     )
     # The file is opened first: a folder that does not exist must not cost the time of the search.
     with atomic_write(Path(args.output)) as out:

@@ -48,12 +48,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--ranking",
         choices=["paper", "soft"],
         default=None,
-        help="paper: by the network's scores alone (default); soft: sharp masks first, copies of better ones later",
+        help="soft: sharp masks first, copies of better ones later (default); paper: by the network's scores alone",
     )
     parser.add_argument(
         "--nms", type=float, default=None, metavar="IOU", help="drop masks that overlap a better one more than this"
     )
-    parser.add_argument("--min-score", type=float, default=0.0, help="drop proposals below this probability")
+    parser.add_argument("--min-score", type=float, default=0.0, help="drop windows below this probability")
     parser.add_argument("--min-area", type=float, default=0.0, help="drop masks of fewer pixels")
     parser.add_argument("--max-area", type=float, default=None, help="drop masks of more pixels")
     parser.add_argument(

@@ -41,12 +41,12 @@ def add_arguments(parser: ArgumentParser) -> None:
     add("--zoom", type=int, default=0, help="0, 1 or 2 further scales for small objects (slower)")
     add("--scales", type=str, default=None, metavar="S,S,…", help="exponents of two in place of -2.5,…,0.5")
     add("--threshold", type=float, default=0.2, help="pixel probability above which a mask is set")
-    add("--min-score", type=float, default=0.0, help="drop proposals below this probability")
+    add("--min-score", type=float, default=0.0, help="drop windows below this probability")
     add(
         "--ranking",
         choices=["paper", "soft"],
         default=None,
-        help="soft: sharp masks first, copies later",
+        help="soft: sharp masks first, copies later (default); paper: by the network's scores alone",
     )
     add("--nms", type=float, default=None, metavar="IOU", help="drop masks that overlap a better one more than this")
     add("--min-area", type=float, default=None, help="drop masks of fewer pixels")

@@ -94,9 +94,14 @@ def compare(runner: Runner, network: DeepMask | SharpMask, settings: Settings, p
     Raises:
         SharpMaskError: the runtime fails, or the network gives scores that are no numbers.
     """
-    # The graph does not cut large images into tiles, and what it is compared with must not either.
     proposer = Proposer(
-        network, scales=settings.scales, top=settings.top, threshold=settings.threshold, device="cpu", tile_pixels=2**40
+        network,
+        scales=settings.scales,
+        top=settings.top,
+        threshold=settings.threshold,
+        ranking="paper",  # the graph gives the network's own scores
+        device="cpu",
+        tile_pixels=2**40,  # nor does it cut large images into tiles
     )
     expected = proposer.propose(pixels)
     try:

@@ -19,7 +19,7 @@ from sharpmask.errors import ConfigError
 Ranking = Literal["paper", "soft"]
 RANKINGS: tuple[Ranking, ...] = ("paper", "soft")
 # Of `Proposer`, and by it of every command and of the server.
-DEFAULT_RANKING: Ranking = "paper"
+DEFAULT_RANKING: Ranking = "soft"
 # Chosen by the study in docs/experiments.md.
 ABOVE = 0.5
 STABILITY_WEIGHT = 16.0
