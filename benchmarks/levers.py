@@ -27,7 +27,6 @@ from sharpmask.evaluation.recall import Recall, compare_recalls, evaluate_recall
 from sharpmask.evaluation.tables import percent
 from sharpmask.files import atomic_write
 from sharpmask.reproduce.recipes import stage_config
-from sharpmask.training.checkpoint import LAST
 from sharpmask.training.config import TrainConfig, config_file
 from sharpmask.training.ledger import LEDGER, measured_truth, read_rows
 from sharpmask.training.run import train
@@ -123,7 +122,7 @@ def run_all(arguments: argparse.Namespace) -> Path:
         config = changed(base, {**changes, "output": str(output)})
         if not (output / LEDGER).exists():
             print(f"{name}: {changes or 'as it is'}", flush=True)
-            train(config, resume=(output / LAST).exists())
+            train(config, resume=True)
         done.append(output)
         with atomic_write(page) as target:
             target.write_text(table(done, base), encoding="utf-8")
