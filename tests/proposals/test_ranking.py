@@ -79,6 +79,7 @@ def test_soft_nms_puts_copies_behind_other_objects() -> None:
     # Above the overlap of a pair nothing happens to it.
     assert found.soft_nms(0.96).rles == found.rles
     assert found.ranked("paper") is found and found.ranked("soft").rles == found.soft_nms().rles
+    assert found.ranked("soft").scores.tolist() == found.scores.tolist()  # dealt out anew
 
 
 def test_stability_raises_sharp_masks() -> None:
@@ -110,6 +111,7 @@ def test_the_ranking_of_a_proposer(brightness_network: Any, bright_photo: tuple[
     assert paper.rles == measured.rles and soft.rles == measured.soft_nms().rles != paper.rles
     assert soft.rles != paper.soft_nms().rles  # the stability is heeded
     assert sorted(map(str, soft.rles)) == sorted(map(str, paper.rles))
+    np.testing.assert_array_equal(soft.scores, paper.scores)
     # Suppression comes after the ranking.
     fewer = Proposer(brightness_network(56), ranking="soft", nms=0.5, **options).propose(photo)
     assert fewer.rles == soft.nms(0.5).rles

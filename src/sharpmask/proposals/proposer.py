@@ -50,8 +50,8 @@ class Proposer:
             than 160 pixels all but the given ones move (see `pyramid.scale_exponents`).
         zoom2_exponent: the scale that zoom 2 adds.
         threshold: a pixel belongs to the mask where its probability is greater (paper: 0.2 on COCO, 0.1 on Pascal).
-        ranking: "paper", by the network's scores alone; or "soft", near-copies of better masks further down, with
-            lowered scores (see `Proposals.soft_nms`); `stability_offset` is then 1 where none is given.
+        ranking: "paper", by the network's scores alone; or "soft", blurred masks and near-copies of better ones further
+            down (see `Proposals.ranked`); `stability_offset` is then 1 where none is given.
         nms: drop masks whose IoU with a better one is greater than this; None keeps all, as the paper does.
         min_score: drop windows whose score (probability, as the network gives it) is smaller; they are not decoded.
         min_area, max_area: drop masks of fewer or more pixels of the image. Empty masks are always dropped.

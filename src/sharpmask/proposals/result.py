@@ -217,9 +217,15 @@ class Proposals:
         return replace(self[places], scores=scores.astype(np.float32))
 
     def ranked(self, ranking: str) -> "Proposals":
-        """In the order "paper" (as they are) or "soft" (see `soft_nms`); ConfigError for another name."""
+        """In the order "paper" (as they are) or "soft" (see `soft_nms`); ConfigError for another name.
+
+        Lowered again and again, scores would come near zero after a few masks. So those of these proposals, as many and
+        as high as they are, are dealt out in the new order: a limit on the score keeps as many masks in either.
+        """
         check_ranking(ranking)
-        return self.soft_nms() if ranking == "soft" else self
+        if ranking == "paper":
+            return self
+        return replace(self.soft_nms(), scores=np.sort(self.scores)[::-1])
 
     def containment_nms(self, drop: str = "parts", threshold: float = 0.9) -> "Proposals":
         """Greedy suppression of nested masks: of two whose intersection is more than `threshold` of the smaller one's

@@ -30,7 +30,7 @@ class ProposalSettings(_Strict):
     )
     ranking: Ranking = Field(
         default=DEFAULT_RANKING,
-        description="soft: near-copies of better masks come later, with lowered scores; paper: by score alone.",
+        description="soft: near-copies of better masks come later; paper: by the network's scores alone.",
     )
     nms: Share = Field(default=1.0, description="Drop masks that overlap a better one by a larger IoU; 1 keeps all.")
     min_score: Share = Field(default=0.0, description="Drop masks of a smaller score.")
