@@ -96,7 +96,7 @@ def test_every_trained_weight_changes(two_kinds: Path, tmp_path: Path, detector:
     task = DetectorTask(config, dataset, choose_classes(dataset), torch.device("cpu"), World())
     before = {name: p.detach().clone() for name, p in task.network.named_parameters()}
     assert {name for name, _ in before.items()} == {
-        name for name, p in task.network.named_parameters() if any(p is q for q, _ in task.trained())
+        name for name, p in task.network.named_parameters() if any(p is item.parameter for item in task.trained())
     }
     loop.run_loop(task, config, tmp_path, torch.device("cpu"), World(), None)
     assert [name for name, p in task.network.named_parameters() if torch.equal(p, before[name])] == []

@@ -117,7 +117,7 @@ def test_gradients_reach_every_trainable_parameter(name: str, small: Shrink) -> 
         if stage.name == "deepmask":
             loss = loss + output.score_logits.square().mean()
         loss.backward()
-        trained = {named[id(parameter)] for parameter, _ in stage.trained(network)}
+        trained = {named[id(item.parameter)] for item in stage.trained(network)}
         reached = {n for n, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
         assert reached == trained, stage.name
         covered |= trained
