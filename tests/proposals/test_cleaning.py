@@ -142,7 +142,13 @@ def test_stability_equals_the_iou_of_two_thresholds(
     def propose(shift: float, **options: Any) -> Proposals:
         threshold = float(torch.sigmoid(torch.tensor(-1.0 + shift)))
         proposer = Proposer(
-            brightness_network(56), top=40, scales=[-1, 0], threshold=threshold, device="cpu", **options
+            brightness_network(56),
+            top=40,
+            scales=[-1, 0],
+            threshold=threshold,
+            ranking="paper",
+            device="cpu",
+            **options,
         )
         return proposer.propose(photo)
 

@@ -139,6 +139,8 @@ class TrainConfig:
                 raise ConfigError(f"{name}.milestones and {name}.factors must have the same length")
             if stage.steps < 0 or stage.learning_rate <= 0:
                 raise ConfigError(f"{name}: steps must not be negative and learning_rate must be positive")
+            if stage.batch_size < 1 or stage.reference_batch < 0:
+                raise ConfigError(f"{name}: batch_size must be positive and reference_batch must not be negative")
             if not 0 <= stage.distil <= 1 or not 0 <= stage.hard_negatives <= 1 or stage.boundary_weight < 0:
                 raise ConfigError(
                     f"{name}: distil and hard_negatives must lie between 0 and 1, boundary_weight must not be negative"
@@ -155,8 +157,6 @@ class TrainConfig:
             raise ConfigError("endtoend.batches must be 'joint': stage 3 trains mask and score together")
         if self.fold is not None:
             parse_fold(self.fold)
-            if stage.batch_size < 1 or stage.reference_batch < 0:
-                raise ConfigError(f"{name}: batch_size must be positive and reference_batch must not be negative")
         if self.sharpmask.batches != "mask":
             raise ConfigError("sharpmask.batches must be 'mask': stage 2 trains the refinement only")
         if self.deepmask.batches == "mask":
