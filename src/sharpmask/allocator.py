@@ -1,9 +1,9 @@
 """Memory that is kept instead of handed back to the system after every tensor.
 
 A network's large tensors are freed and asked for again thousands of times. The C library (glibc) maps each of them
-anew, and the system fills the pages with zeros one by one: on a CPU that takes a good part of a training step. Told to keep
-freed memory, it takes them from there. Nothing that is computed changes. The price is that the process stays as large
-as it once was, so it is for programs that do one thing and end, and never done by `import sharpmask`.
+anew, and the system fills the pages with zeros one by one, which takes a good part of a training step on a CPU. Told to
+keep freed memory, it takes them from there. Nothing that is computed changes. The price is that the process stays as
+large as it once was, so it is for programs that do one thing and end, and never done by `import sharpmask`.
 """
 
 import ctypes

@@ -84,13 +84,6 @@ def leave_world() -> None:
         dist.destroy_process_group()
 
 
-def barrier(world: World) -> None:
-    """Wait until every process is here."""
-    if world.size > 1:
-        with _in_touch():
-            dist.barrier()
-
-
 def was_restarted() -> bool:
     """Whether torchrun started this process again after a process of the run was lost."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
