@@ -12,7 +12,6 @@ from sharpmask.checkpoints.store import read_safetensors
 from sharpmask.cli.main import build_parser, main
 from sharpmask.cli.train_detector import detector_config, rewrite
 from sharpmask.data.coco import read_coco
-from sharpmask.detection import loop
 from sharpmask.detection.classes import choose_classes
 from sharpmask.detection.config import DetectorConfig, detector_config_file
 from sharpmask.detection.examples import BoxExamples
@@ -24,6 +23,7 @@ from sharpmask.detection.store import load_detector
 from sharpmask.detection.train import DetectorTask, train_detector
 from sharpmask.errors import ConfigError, DataError, ModelError, SharpMaskError
 from sharpmask.proposals.proposer import Proposer
+from sharpmask.training import loop
 from sharpmask.training.distributed import World
 
 
@@ -98,7 +98,7 @@ def test_every_trained_weight_changes(two_kinds: Path, tmp_path: Path, detector:
     assert {name for name, _ in before.items()} == {
         name for name, p in task.network.named_parameters() if any(p is item.parameter for item in task.trained())
     }
-    loop.run_loop(task, config, tmp_path, torch.device("cpu"), World(), None)
+    loop.run_loop(task, config, tmp_path, World(), None)
     assert [name for name, p in task.network.named_parameters() if torch.equal(p, before[name])] == []
 
 
@@ -127,7 +127,7 @@ def test_losses_of_parts_of_a_batch_sum_to_its_own(two_kinds: Path, tmp_path: Pa
     parts = [task.losses([example]) for example in examples]
     for name in ("class_loss", "box_loss"):
         torch.testing.assert_close(torch.stack([sums[name] for sums, _ in parts]).sum(), whole[name])
-        assert sum(counts[name] for _, counts in parts) == count[name] == 3 * 16
+    assert sum(part for _, part in parts) == count == 3 * 16
 
 
 def test_stopped_and_resumed_equals_uninterrupted(
@@ -136,8 +136,8 @@ def test_stopped_and_resumed_equals_uninterrupted(
     config = _validated(two_kinds, tmp_path)
     keep, calls = loop.save_checkpoint, []
 
-    def stop_after_three(*arguments: object) -> None:
-        keep(*arguments)  # type: ignore[arg-type]
+    def stop_after_three(*arguments: object, **options: object) -> None:
+        keep(*arguments, **options)  # type: ignore[arg-type]
         calls.append(1)
         if len(calls) == 3:
             raise KeyboardInterrupt

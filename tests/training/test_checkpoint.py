@@ -136,7 +136,7 @@ def test_a_run_on_a_full_disk_stops_with_a_message_and_can_be_resumed(
     broken = dataclasses.replace(run, output=str(tmp_path / "broken"))
     halfway = dataclasses.replace(broken, checkpoint_every=3)
     saved, size = checkpoint_files(tmp_path / "whole")[-1].stat().st_size, files_of_at_most
-    from sharpmask.training import run as module
+    from sharpmask.training import loop as module
 
     def full(output: Path, *rest: object, keep: int) -> None:
         with size(saved // 2 if checkpoint_files(output) else 2 * saved):

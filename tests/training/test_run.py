@@ -227,5 +227,5 @@ def test_a_loss_that_is_no_number_stops_the_run(shapes: Path, tmp_path: Path) ->
     config = short_run(
         shapes, tmp_path / "n", deepmask=short_stage(30, optimiser="sgd", learning_rate=1e6, average=0.0)
     )
-    with pytest.raises(SharpMaskError, match=r"no longer a number; lower deepmask\.learning_rate"):
+    with pytest.raises(SharpMaskError, match=r"the loss of 'deepmask' is no longer a number; lower its learning_rate"):
         train(config)

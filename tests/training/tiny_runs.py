@@ -13,13 +13,14 @@ import sys
 import threading
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from sharpmask.checkpoints.store import read_safetensors
 from sharpmask.cli.main import main
 from sharpmask.networks.specs import SPECS, ModelSpec
-from sharpmask.training.run import _Run
+from sharpmask.training import loop
 
 KILL = "KILL_AFTER"  # seconds from the first step of this process; of one that torchrun started again no more
 
@@ -63,16 +64,16 @@ def run(spec: ModelSpec, command: list[str], environment: dict[str, str]) -> Non
 
 
 def _kill_after(seconds: float) -> None:
-    def step(self: _Run, *args: object) -> object:
+    def step(*args: Any) -> dict[str, float]:
         if not timer.is_alive():
             timer.start()
-            _Run._step = before  # type: ignore[method-assign]
-        return before(self, *args)  # type: ignore[arg-type]
+            loop._step = before
+        return before(*args)
 
-    before = _Run._step
+    before = loop._step
     timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
     timer.daemon = True
-    _Run._step = step  # type: ignore[assignment, method-assign]
+    loop._step = step
 
 
 def start(spec: ModelSpec, command: list[str], *, size: int = 1, **environment: str) -> list[ForkServerProcess]:

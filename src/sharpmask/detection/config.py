@@ -100,6 +100,8 @@ class DetectorConfig:
     """photos on which a validation measures the AP of boxes"""
     checkpoint_every: int = 1000
     """steps between checkpoints"""
+    keep_checkpoints: int = 2
+    """how many of them are kept; when the newest turns out damaged, the one before it is used"""
     log_every: int = 50
     """steps between log lines and TensorBoard scalars"""
 
@@ -112,6 +114,8 @@ class DetectorConfig:
             raise ConfigError("foreground must lie above 0 and not above 1, background_from from 0 to below 0.5")
         if self.proposal_count < 1 or self.min_examples < 1 or self.trunk_factor < 0:
             raise ConfigError("proposal_count and min_examples must be positive, trunk_factor not negative")
+        if self.checkpoint_every < 1 or self.keep_checkpoints < 1:
+            raise ConfigError("checkpoint_every and keep_checkpoints must be at least 1")
         if self.short_side is not None and self.short_side < 32:
             raise ConfigError(f"short_side {self.short_side}: must be at least 32 pixels")
         if (self.val_annotations is None) != (self.val_images is None):

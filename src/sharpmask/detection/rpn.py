@@ -9,7 +9,7 @@ the image.
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +28,18 @@ from sharpmask.detection.classes import choose_classes
 from sharpmask.detection.config import DetectorConfig
 from sharpmask.detection.examples import Example, mirrored
 from sharpmask.detection.features import FeatureStore
-from sharpmask.detection.loop import run_loop
 from sharpmask.detection.networks import Scale, TrunkNetwork
 from sharpmask.detection.roi import box_areas, box_iou, intersections, nms
 from sharpmask.detection.sampling import CROWD, TOUCH, Assigned, ImageTruth, image_truths
 from sharpmask.detection.specs import DetectorSpec, get_detector_spec
 from sharpmask.detection.store import load_detector_trunk
+from sharpmask.detection.task import BoxTask
 from sharpmask.errors import DataError, ModelError
-from sharpmask.files import atomic_write, make_folder
+from sharpmask.files import atomic_write
 from sharpmask.networks.trunk import Features
-from sharpmask.training.checkpoint import load_checkpoint
+from sharpmask.training.checkpoint import open_run
 from sharpmask.training.distributed import World
-from sharpmask.training.stages import Trained
+from sharpmask.training.loop import run_loop
 
 FORMAT = "sharpmask-rpn-1"
 # Sides of square anchors in pixels of the rescaled image, and their shapes, height by width.
@@ -151,13 +151,14 @@ class _Images(Dataset[Example]):
         return Example(image_id, flip, image, none.reshape(0, 4), Assigned(none, none, none, none))
 
 
-class RpnTask:
+class RpnTask(BoxTask[RegionProposalNetwork]):
     """An RPN that is learnt from all annotated objects, whatever their class."""
 
     name = "rpn"
 
     def __init__(self, config: DetectorConfig, dataset: CocoDataset, device: torch.device) -> None:
-        self.config, self.dataset, self.device = config, dataset, device
+        super().__init__(config, device, World())
+        self.dataset = dataset
         torch.manual_seed(config.seed)
         spec = get_detector_spec(config.detector)
         if config.short_side is not None:
@@ -176,19 +177,10 @@ class RpnTask:
         self.examples = _Images(usable, photos, flip=config.flip, seed=config.seed)
         self.store = FeatureStore(self.network, dataset, config.images, limit, device)
 
-    def trained(self) -> Iterator[Trained]:
-        for name, parameter in self.network.named_parameters():
-            factor = self.config.trunk_factor if name.startswith("trunk.") else 1.0
-            if factor > 0:
-                yield Trained(parameter, factor)
-
-    def losses(self, examples: Sequence[Example]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def losses(self, examples: Sequence[Example]) -> tuple[dict[str, Tensor], float]:
         scores, boxes, count = [], [], 0
         for example in examples:
-            if example.image is None:
-                features, scale = self.store.features(example.image_id, example.flip)
-            else:
-                features, scale = self.network.features(example.image.to(self.device).float() / 255)
+            features, scale = self.features(example)
             logits, deltas = self.network(features)
             anchors = self.network.anchors(features, scale)
             truth = self.truths[example.image_id]
@@ -207,16 +199,13 @@ class RpnTask:
             boxes.append(F.smooth_l1_loss(deltas[own].float(), aims, reduction="sum", beta=1 / 9))
             count += len(chosen)
         sums = {"class_loss": torch.stack(scores).sum(), "box_loss": torch.stack(boxes).sum()}
-        return sums, dict.fromkeys(sums, float(count))
-
-    def validate(self) -> dict[str, float]:
-        return {}
+        return sums, float(count)
 
     def save(self, path: Path, dtype: torch.dtype) -> None:
         save_rpn(self.network, path, dtype=dtype)
 
-    def load(self, path: Path) -> None:
-        self.network.load_state_dict(load_rpn(path).state_dict())
+    def load(self, path: Path) -> dict[str, Tensor]:
+        return load_rpn(path).state_dict()
 
 
 def draw_anchors(labels: Tensor) -> Tensor:
@@ -232,10 +221,12 @@ def train_rpn(config: DetectorConfig, *, resume: bool = False) -> Path:
     device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if config.threads:
         torch.set_num_threads(config.threads)
-    output = make_folder(Path(config.output))
+    output = Path(config.output)
+    state = open_run(output, config, resume=resume)
     task = RpnTask(config, read_coco(config.annotations), device)
-    state = load_checkpoint(output, config) if resume else None  # type: ignore[arg-type]  # any dataclass will do
-    run_loop(task, config, output, device, World(), state)
+    if state is not None:
+        task.network.load_state_dict(state["network"])
+    run_loop(task, config, output, World(), state)
     result = output / "rpn.safetensors"
     task.save(result, torch.float16)
     return result

@@ -2,7 +2,7 @@
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -15,19 +15,20 @@ from sharpmask.detection.classes import DetectorClass, choose_classes, describe_
 from sharpmask.detection.config import DetectorConfig
 from sharpmask.detection.examples import BoxExamples, Example
 from sharpmask.detection.features import FeatureStore
-from sharpmask.detection.loop import run_loop
 from sharpmask.detection.losses import box_loss_sum, class_loss_sum
 from sharpmask.detection.networks import FastRCNN, MultiPathNet, build_detector
 from sharpmask.detection.proposal_boxes import ProposalBoxes, compute_proposals, read_proposals
 from sharpmask.detection.sampling import image_truths
 from sharpmask.detection.specs import get_detector_spec
 from sharpmask.detection.store import load_detector, load_detector_trunk, save_detector
+from sharpmask.detection.task import BoxTask
 from sharpmask.detection.validation import Validation
-from sharpmask.errors import ConfigError, DataError, ModelError
+from sharpmask.errors import DataError, ModelError
 from sharpmask.networks.specs import SPECS
-from sharpmask.training.checkpoint import load_checkpoint
-from sharpmask.training.distributed import World, from_main, join_world, leave_world
-from sharpmask.training.stages import Trained
+from sharpmask.training.checkpoint import open_run
+from sharpmask.training.distributed import World, from_main, join_world, leave_world, was_restarted
+from sharpmask.training.logs import RunLog
+from sharpmask.training.loop import run_loop
 
 RESULT = "detector.safetensors"
 
@@ -54,21 +55,17 @@ def train_detector(config: DetectorConfig, *, resume: bool = False, say: Callabl
     classes = choose_classes(dataset, names=config.classes, min_examples=config.min_examples)
     get_detector_spec(config.detector)
     assert_trainable(dataset, config.images, negatives=False)
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"cannot make the output folder {output}: {error.strerror}") from None
-    state = load_checkpoint(output, config)  # type: ignore[arg-type]  # any dataclass will do
-    if state is not None and not resume:
-        raise ConfigError(f"{output} holds a run already; add --resume to go on with it, or choose another output")
     world = join_world(device.type)
     if device.type == "cuda" and device.index is None:
         device = torch.device("cuda", world.local_rank)
     try:
+        state = from_main(lambda: open_run(output, config, resume=resume or was_restarted()), world)
         if world.is_main:
             (say or (lambda text: print(text, file=sys.stderr)))(describe_classes(classes, dataset))
         task = DetectorTask(config, dataset, classes, device, world)
-        run_loop(task, config, output, device, world, state)
+        if state is not None:
+            task.network.load_state_dict(state["network"])
+        run_loop(task, config, output, world, state)
         result = output / RESULT
         if world.is_main:
             task.save(result, torch.float16)
@@ -77,10 +74,11 @@ def train_detector(config: DetectorConfig, *, resume: bool = False, say: Callabl
         leave_world()
 
 
-class DetectorTask:
+class DetectorTask(BoxTask[FastRCNN | MultiPathNet]):
     """A detector that is learnt from proposals."""
 
     name = "detector"
+    examples: BoxExamples
 
     def __init__(
         self,
@@ -90,7 +88,8 @@ class DetectorTask:
         device: torch.device,
         world: World,
     ) -> None:
-        self.config, self.dataset, self.classes, self.device = config, dataset, classes, device
+        super().__init__(config, device, world)
+        self.dataset, self.classes = dataset, classes
         torch.manual_seed(config.seed)
         self.network = initial_detector(config, len(classes)).to(device)
         self.frozen = config.trunk_factor == 0
@@ -128,19 +127,10 @@ class DetectorTask:
         network.box_mean.copy_(numbers.mean(dim=0))
         network.box_std.copy_(numbers.std(dim=0, correction=0).clamp(min=1e-2))
 
-    def trained(self) -> Iterator[Trained]:
-        for name, parameter in self.network.named_parameters():
-            factor = self.config.trunk_factor if name.startswith("trunk.") else 1.0
-            if factor > 0:
-                yield Trained(parameter, factor)
-
-    def losses(self, examples: Sequence[Example]) -> tuple[dict[str, Tensor], dict[str, float]]:
+    def losses(self, examples: Sequence[Example]) -> tuple[dict[str, Tensor], float]:
         network, class_sums, box_sums, count = self.network, [], [], 0
         for example in examples:
-            if example.image is None:
-                features, scale = self.store.features(example.image_id, example.flip)
-            else:
-                features, scale = network.features(example.image.to(self.device).float() / 255)
+            features, scale = self.features(example)
             boxes = example.boxes.to(self.device)
             labels, ious, targets, known = (
                 part.to(self.device)
@@ -154,12 +144,14 @@ class DetectorTask:
             box_sums.append(self.config.box_weight * box_loss_sum(output.deltas, labels, encoded))
             count += len(boxes)
         sums = {"class_loss": torch.stack(class_sums).sum(), "box_loss": torch.stack(box_sums).sum()}
-        return sums, dict.fromkeys(sums, float(count))
+        return sums, float(count)
 
-    def validate(self) -> dict[str, float]:
+    def validate(self, step: int, log: RunLog) -> tuple[float, dict[str, float]] | None:
+        """The AP of boxes, and other figures."""
         if self.validation is None:
-            return {}
-        return self.validation.scalars(self.network, self.device)
+            return None
+        figures = self.validation.scalars(self.network, self.device)
+        return figures["box_ap"], figures
 
     def save(self, path: Path, dtype: torch.dtype) -> None:
         source = self.config.trunk_weights
@@ -167,8 +159,8 @@ class DetectorTask:
         trunk_of = source if self.frozen and bundled and self.config.start_from is None else None
         save_detector(self.network, self.classes, path, trunk_of=trunk_of, dtype=dtype)
 
-    def load(self, path: Path) -> None:
-        self.network.load_state_dict(load_detector(path)[0].state_dict())
+    def load(self, path: Path) -> dict[str, Tensor]:
+        return load_detector(path)[0].state_dict()
 
 
 def find_proposals(

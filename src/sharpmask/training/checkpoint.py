@@ -12,13 +12,12 @@ import re
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 
 from sharpmask.errors import ConfigError, ModelError
 from sharpmask.files import atomic_write, make_folder
-from sharpmask.training.config import TrainConfig
 
 CHECKPOINTS = "checkpoints"
 """the folder, in that of the run"""
@@ -27,6 +26,27 @@ FREE_FIELDS = {
     "output", "device", "workers", "threads", "cache_gigabytes", "log_every", "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 _NAME = re.compile(r"(\d+)-[\w-]+-\d+\.([0-9a-f]{16})\.pt")
+
+
+class RunConfig(Protocol):
+    """The settings of a run: any dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
+
+
+def open_run(output: Path, config: RunConfig, *, resume: bool) -> dict[str, Any] | None:
+    """Make the folder of a run, or clear it of what a kill left. Returns the state to resume from, None if new.
+
+    Raises:
+        ConfigError: the folder cannot be made, holds a run that is not to be resumed, or one of other settings.
+        ModelError: there are checkpoints, and all of them are damaged.
+    """
+    make_folder(output)
+    remove_leftovers(output)
+    state = load_checkpoint(output, config)
+    if state is not None and not resume:
+        raise ConfigError(f"{output} holds a run already; add --resume to go on with it, or choose another output")
+    return state
 
 
 def checkpoint_files(output: Path) -> list[Path]:
@@ -40,7 +60,7 @@ def _number(path: Path) -> int:
     return int(match[1]) if match else 0
 
 
-def save_checkpoint(output: Path, state: dict[str, Any], config: TrainConfig, *, keep: int = 2) -> None:
+def save_checkpoint(output: Path, state: dict[str, Any], config: RunConfig, *, keep: int = 2) -> None:
     """Write the state of a run, with its "stage" and "step", and leave the `keep` newest.
 
     Older ones are removed only when the new one is on the disk.
@@ -60,7 +80,7 @@ def save_checkpoint(output: Path, state: dict[str, Any], config: TrainConfig, *,
         old.unlink(missing_ok=True)
 
 
-def load_checkpoint(output: Path, config: TrainConfig) -> dict[str, Any] | None:
+def load_checkpoint(output: Path, config: RunConfig) -> dict[str, Any] | None:
     """The newest whole state of the run in `output`, None if it has none yet.
 
     A damaged file is reported on stderr and renamed, so that it is neither used nor counted again.
@@ -109,7 +129,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _assert_same_run(path: Path, state: dict[str, Any], config: TrainConfig) -> None:
+def _assert_same_run(path: Path, state: dict[str, Any], config: RunConfig) -> None:
     before = json.loads(state["config"])
     now = json.loads(json.dumps(dataclasses.asdict(config)))
     changed = [k for k in now if k not in FREE_FIELDS and before.get(k) != now[k]]

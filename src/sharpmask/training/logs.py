@@ -13,6 +13,9 @@ from tqdm import tqdm
 
 from sharpmask.errors import SharpMaskError
 
+# In the progress bar.
+_SHOWN = ("loss", "patches_per_second", "images_per_second", "share_iou_70", "mean_iou", "box_ap")
+
 
 class RunLog:
     """Progress and scalars of one stage; silent in all processes but the first.
@@ -48,12 +51,12 @@ class RunLog:
                 pass  # an extra; log.jsonl holds the same figures
 
     def advance(self, images: int) -> None:
-        """Count one step of that many patches."""
+        """Count one step of that many patches or images."""
         self._images += images
         self.bar.update()
 
     def rate(self) -> float:
-        """Patches per second since the last call."""
+        """Patches or images per second since the last call."""
         now = time.monotonic()
         rate = self._images / max(1e-9, now - self._since)
         self._since, self._images = now, 0
@@ -65,10 +68,7 @@ class RunLog:
             return
         with _disk(self.path), self.path.open("a") as file:
             file.write(json.dumps({"time": time.time(), "stage": self.name, "step": step, **values}) + "\n")
-        shown = {
-            k: f"{v:.4g}" for k, v in values.items() if k in ("loss", "patches_per_second", "share_iou_70", "mean_iou")
-        }
-        self.bar.set_postfix(shown)
+        self.bar.set_postfix({name: f"{values[name]:.4g}" for name in _SHOWN if name in values})
         if self.board is not None:
             with _disk(self.path.parent / "tensorboard"):
                 for name, value in values.items():
