@@ -26,6 +26,7 @@ from typing import Any
 
 from sharpmask.checkpoints import torch7
 from sharpmask.checkpoints.torch7_import import import_torch7
+from sharpmask.checkpoints.torch7_source import BinarySource
 from sharpmask.errors import ModelError
 
 SECONDS = 20.0  # of processor time; an unaltered file takes 0.1 to 0.3 s
@@ -61,7 +62,7 @@ class Result:
 def structure(data: bytes) -> list[int]:
     """Offsets in a binary file at which the reader reads types, indices, lengths and sizes."""
     offsets: list[int] = []
-    source = torch7._Binary(data, "original", 8)
+    source = BinarySource(data, "original", 8)
     integer, longs = source.integer, source.longs
 
     def traced_integer() -> int:

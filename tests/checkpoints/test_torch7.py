@@ -8,7 +8,8 @@ import pytest
 from torch7_files import ORACLE, Writer, dump, needs_oracle, oracle_files, tensor
 
 from sharpmask.checkpoints import torch7
-from sharpmask.checkpoints.torch7 import BooleanKey, LuaFunction, LuaTable, Storage, Tensor, TorchObject, read_torch7
+from sharpmask.checkpoints.torch7 import read_torch7
+from sharpmask.checkpoints.torch7_values import BooleanKey, LuaFunction, LuaTable, Storage, Tensor, TorchObject
 from sharpmask.errors import ModelError
 
 DTYPES = {

@@ -9,7 +9,7 @@ import pytest
 from torch7_files import ORACLE, dump, needs_oracle, tensor
 from torch7_models import Tree, tiny_network
 
-from sharpmask.checkpoints.torch7 import LuaFunction, LuaTable, TorchObject
+from sharpmask.checkpoints.torch7_values import LuaFunction, LuaTable, TorchObject
 
 SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks" / "fuzz_torch7.py"
 

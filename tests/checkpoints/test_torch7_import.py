@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch7_files import ORACLE, dump, needs_oracle, oracle_files, tensor
 from torch7_models import Tree, tiny_network, walk
 
-from sharpmask.checkpoints.torch7 import LuaTable, TorchObject
 from sharpmask.checkpoints.torch7_import import import_torch7
+from sharpmask.checkpoints.torch7_values import LuaTable, TorchObject
 from sharpmask.errors import ModelError
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sharpmask.checkpoints.torch7 import BooleanKey, LuaFunction, LuaTable, Storage, Tensor, TorchObject
+from sharpmask.checkpoints.torch7_values import BooleanKey, LuaFunction, LuaTable, Storage, Tensor, TorchObject
 
 ORACLE = Path(__file__).resolve().parents[3] / "shared" / "torch7-oracle"
 needs_oracle = pytest.mark.skipif(not ORACLE.is_dir(), reason=f"no Torch7 oracle files at {ORACLE}")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch7_files import tensor
 
-from sharpmask.checkpoints.torch7 import LuaTable, Storage, TorchObject
+from sharpmask.checkpoints.torch7_values import LuaTable, Storage, TorchObject
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.layers import FrozenAffineConv2d
 from sharpmask.networks.sharpmask import SharpMask, build_network

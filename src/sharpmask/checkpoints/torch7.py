@@ -23,323 +23,27 @@ come from.
 
 import re
 import struct
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from sharpmask.checkpoints.torch7_source import AsciiSource, BinarySource, Source
+from sharpmask.checkpoints.torch7_values import (
+    STORAGES,
+    TENSORS,
+    BooleanKey,
+    LuaFunction,
+    LuaTable,
+    Storage,
+    Tensor,
+    TorchObject,
+)
 from sharpmask.errors import ModelError
 
 MAX_DEPTH = 200  # objects within objects; a SharpMask needs 24
 MAX_OBJECTS = 500_000  # values of any kind in one file; a SharpMask holds about 7,000, keys included
 MAX_FILE_BYTES = 8 << 30
 
-# Element types of storages and tensors. CUDA classes were written as their CPU counterparts.
-_ELEMENTS = {
-    "Double": "<f8", "Float": "<f4", "Half": "<f2",
-    "Long": "<i8", "Int": "<i4", "Short": "<i2", "Char": "<i1", "Byte": "<u1",
-}  # fmt: skip
-_DTYPES = {name: np.dtype(code) for name, code in _ELEMENTS.items()}
-_DTYPES |= {f"Cuda{name}": dtype for name, dtype in _DTYPES.items() if name != "Float"} | {"Cuda": _DTYPES["Float"]}
-_TENSORS = {f"torch.{name}Tensor": dtype for name, dtype in _DTYPES.items()}
-_STORAGES = {f"torch.{name}Storage": dtype for name, dtype in _DTYPES.items()}
-
 _NIL, _NUMBER, _STRING, _TABLE, _TORCH, _BOOLEAN, _FUNCTION, _LEGACY_RECURSIVE, _RECURSIVE = range(9)
-
-
-class BooleanKey(Enum):
-    """A boolean as a table key (Python's True would be the same key as 1)."""
-
-    FALSE = False
-    TRUE = True
-
-
-@dataclass(eq=False, slots=True)
-class LuaTable:
-    """A Lua table, compared by identity. Keys are ints, floats, strings, `BooleanKey` or objects of this module."""
-
-    items: dict[Any, Any] = field(default_factory=dict, repr=False)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, key: Any) -> Any:
-        return self.items[key]
-
-    def __contains__(self, key: Any) -> bool:
-        return key in self.items
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """The value of a key, or `default`."""
-        return self.items.get(key, default)
-
-    def sequence(self) -> list[Any]:
-        """The values of keys 1, 2, 3 … up to the first gap (what Lua's ipairs visits)."""
-        return list(self._run())
-
-    def _run(self) -> Iterator[Any]:
-        number = 1
-        while number in self.items:
-            yield self.items[number]
-            number += 1
-
-
-@dataclass(eq=False, slots=True)
-class TorchObject:
-    """An object of a torch class such as nn.Sequential. `fields` is the table of its fields."""
-
-    class_name: str
-    version: int
-    fields: LuaTable = field(default_factory=LuaTable, repr=False)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The value of a field, or `default`."""
-        return self.fields.items.get(name, default)
-
-
-@dataclass(eq=False, slots=True)
-class LuaFunction:
-    """A stored Lua function. Its code is skipped; only the length is known."""
-
-    code_bytes: int
-
-
-@dataclass(eq=False, slots=True)
-class Storage:
-    """A flat array. `data` (n,) is a read-only view of the file."""
-
-    class_name: str
-    data: np.ndarray = field(repr=False)
-
-
-@dataclass(eq=False, slots=True)
-class Tensor:
-    """A strided view of a storage. `offset` counts elements from 0. Without dimensions it is empty."""
-
-    class_name: str
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int
-    storage: Storage | None = field(default=None, repr=False)
-
-    @property
-    def numel(self) -> int:
-        """Number of elements; 0 for an empty tensor."""
-        count = 1 if self.size else 0
-        for extent in self.size:
-            count *= extent
-        return count
-
-    def array(self) -> np.ndarray:
-        """The elements as a read-only numpy view of shape `size`, (0,) when empty. Bounds were checked at reading.
-
-        Raises:
-            ModelError: the tensor repeats elements (stride 0), so that a copy could be far larger than the file.
-        """
-        dtype = _TENSORS[self.class_name]
-        if self.storage is None or not self.size:
-            return np.empty(0, dtype)
-        if self.numel > len(self.storage.data):
-            raise ModelError(
-                f"a {self.class_name} of size {'x'.join(map(str, self.size))} on a storage of {len(self.storage.data)} "
-                "elements repeats its elements; such a tensor cannot hold weights"
-            )
-        step = self.storage.data.itemsize
-        strides = tuple(
-            stride * step if extent > 1 else step for extent, stride in zip(self.size, self.stride, strict=True)
-        )
-        return np.ndarray(self.size, self.storage.data.dtype, self.storage.data, self.offset * step, strides)
-
-
-class _Source:
-    """The bytes of one file and the position in them; what binary and ASCII reading have in common."""
-
-    object_bytes = 4  # the least that any object takes
-
-    def __init__(self, data: bytes, name: str) -> None:
-        self.data, self.name, self.position = data, name, 0
-
-    def error(self, problem: str, at: int | None = None) -> ModelError:
-        position = self.position if at is None else at
-        return ModelError(
-            f"{self.name}: at byte {position}: {problem}; the file is damaged, cut short or not a Torch7 file"
-        )
-
-    def need(self, count: int, what: str) -> None:
-        left = len(self.data) - self.position
-        if count < 0:
-            raise self.error(f"{what} with a negative length")
-        if count > left:
-            raise self.error(f"{what} needs {count} bytes, but {left} are left")
-
-    def take(self, count: int, what: str) -> bytes:
-        self.need(count, what)
-        self.position += count
-        return self.data[self.position - count : self.position]
-
-    def integer(self) -> int:
-        raise NotImplementedError
-
-    def double(self) -> float:
-        raise NotImplementedError
-
-    def longs(self, count: int) -> list[int]:
-        raise NotImplementedError
-
-    def characters(self, count: int, what: str) -> bytes:
-        raise NotImplementedError
-
-    def skip(self, count: int, what: str) -> None:
-        raise NotImplementedError
-
-    def elements(self, count: int, dtype: np.dtype) -> np.ndarray:
-        raise NotImplementedError
-
-
-class _Binary(_Source):
-    def __init__(self, data: bytes, name: str, long_size: int) -> None:
-        super().__init__(data, name)
-        self.long_dtype = np.dtype(f"<i{long_size}")
-
-    def integer(self) -> int:
-        self.need(4, "an integer")
-        self.position += 4
-        return int(struct.unpack_from("<i", self.data, self.position - 4)[0])
-
-    def double(self) -> float:
-        self.need(8, "a number")
-        self.position += 8
-        return float(struct.unpack_from("<d", self.data, self.position - 8)[0])
-
-    def longs(self, count: int) -> list[int]:
-        return [int(value) for value in self._array(count, self.long_dtype)]
-
-    def characters(self, count: int, what: str) -> bytes:
-        return self.take(count, what)
-
-    def skip(self, count: int, what: str) -> None:
-        self.need(count, what)
-        self.position += count
-
-    def elements(self, count: int, dtype: np.dtype) -> np.ndarray:
-        return self._array(count, self.long_dtype if dtype == _DTYPES["Long"] else dtype)
-
-    def _array(self, count: int, dtype: np.dtype) -> np.ndarray:
-        self.need(count * dtype.itemsize, f"{count} elements of type {dtype}")
-        if count == 0:
-            return np.empty(0, dtype)
-        values = np.frombuffer(self.data, dtype, count, self.position)
-        self.position += count * dtype.itemsize
-        return values
-
-
-class _Ascii(_Source):
-    """Numbers are separated by white space; one line feed after a group belongs to it; characters stand as they are."""
-
-    object_bytes = 2
-    _TOKEN = re.compile(rb"[ \t\r\n\v\f]*([^ \t\r\n\v\f]{1,64})")
-    _INTEGER = re.compile(rb"[+-]?[0-9]{1,19}")
-    _PIECE = 1 << 16  # text of a long array is split in pieces, so that the list of its words stays small
-
-    def _word(self, what: str) -> bytes:
-        match = self._TOKEN.match(self.data, self.position)
-        if match is None:
-            raise self.error(f"{what} is missing")
-        self.position = match.end()
-        return match[1]
-
-    def _line_end(self) -> None:
-        if self.data[self.position : self.position + 1] == b"\n":
-            self.position += 1
-
-    def _integer(self, what: str) -> int:
-        word = self._word(what)
-        if not self._INTEGER.fullmatch(word):
-            raise self.error(f"{what} expected, found {word[:20]!r}")
-        return int(word)
-
-    def integer(self) -> int:
-        value = self._integer("an integer")
-        self._line_end()
-        return value
-
-    def double(self) -> float:
-        word = self._word("a number")
-        try:
-            value = float(word)
-        except ValueError:
-            raise self.error(f"a number expected, found {word[:20]!r}") from None
-        self._line_end()
-        return value
-
-    def longs(self, count: int) -> list[int]:
-        self.need(2 * count - 1 if count > 0 else count, f"{count} integers")
-        values = [self._integer("an integer") for _ in range(count)]
-        if count:
-            self._line_end()
-        return values
-
-    def characters(self, count: int, what: str) -> bytes:
-        taken = self.take(count, what)
-        if count:
-            self._line_end()
-        return taken
-
-    def skip(self, count: int, what: str) -> None:
-        self.need(count, what)
-        self.position += count
-        if count:
-            self._line_end()
-
-    def elements(self, count: int, dtype: np.dtype) -> np.ndarray:
-        if count == 0:
-            return np.empty(0, dtype)
-        if dtype.itemsize == 1:  # bytes are written as they are in ASCII files, too
-            self.need(count, f"{count} bytes")
-            values = np.frombuffer(self.data, dtype, count, self.position)
-            self.position += count
-        else:
-            self.need(2 * count - 1, f"{count} elements")
-            values = np.empty(count, dtype)
-            done = 0
-            while done < count:
-                words = self._words(count - done)
-                try:
-                    parsed = np.array(words, dtype="S").astype(np.int64 if dtype.kind == "i" else np.float64)
-                    if dtype.kind == "i" and not _fits(parsed, dtype):
-                        raise OverflowError
-                    with np.errstate(over="ignore"):
-                        values[done : done + len(words)] = parsed
-                except (ValueError, OverflowError):
-                    raise self.error(f"{count} numbers expected, found something else") from None
-                done += len(words)
-            values.flags.writeable = False
-        self._line_end()
-        return values
-
-    def _words(self, limit: int) -> list[bytes]:
-        """The next white-space separated words of about one piece of text, at most `limit` of them."""
-        start = self.position
-        piece = self.data[start : start + self._PIECE]
-        if len(piece) == self._PIECE:  # do not cut a word in two
-            cut = max(piece.rfind(b" "), piece.rfind(b"\n"))
-            piece = piece[: max(cut, 0)]
-        words = piece.split(None, limit)
-        if not words or len(words[0]) > 64:
-            raise self.error("numbers are missing")
-        if len(words) > limit:  # split() leaves the rest of the text as one more entry
-            self.position = start + len(piece) - len(words.pop())
-            # the line feed after the group is taken by the caller, further white space is skipped with the next word
-            if self.data[self.position - 1 : self.position] == b"\n":
-                self.position -= 1
-        else:
-            self.position = start + len(piece.rstrip())
-        if max(map(len, words)) > 64:
-            raise self.error("a number of more than 64 characters")
-        return words
 
 
 class _Open:
@@ -347,7 +51,7 @@ class _Open:
 
     __slots__ = ("has_key", "holder", "key", "left")
 
-    def __init__(self, holder: "LuaTable | TorchObject | Tensor | LuaFunction", left: int = 1) -> None:
+    def __init__(self, holder: LuaTable | TorchObject | Tensor | LuaFunction, left: int = 1) -> None:
         self.holder, self.left = holder, left
         self.key: Any = None
         self.has_key = False
@@ -356,7 +60,7 @@ class _Open:
 class _Reader:
     """Reads one object from a source with an explicit stack of the objects that are not complete yet."""
 
-    def __init__(self, source: _Source) -> None:
+    def __init__(self, source: Source) -> None:
         self.source = source
         self.known: dict[int, Any] = {}
         self.stack: list[_Open] = []
@@ -406,7 +110,7 @@ class _Reader:
             return self._torch(index, start)
         return self._function(index)
 
-    def _open(self, holder: "LuaTable | TorchObject | Tensor | LuaFunction", left: int = 1) -> tuple[None, bool]:
+    def _open(self, holder: LuaTable | TorchObject | Tensor | LuaFunction, left: int = 1) -> tuple[None, bool]:
         if len(self.stack) >= MAX_DEPTH:
             raise self.source.error(f"objects nested more than {MAX_DEPTH} deep")
         self.stack.append(_Open(holder, left))
@@ -431,12 +135,12 @@ class _Reader:
         name, version = self._class_name(), 0
         if match := re.fullmatch(r"V (\d{1,9})", name):  # files older than the version numbers have the class name here
             name, version = self._class_name(), int(match[1])
-        if name in _STORAGES:
+        if name in STORAGES:
             (size,) = source.longs(1)
             source.need(size, f"a {name} of {size} elements")
-            storage = self.known[index] = Storage(name, source.elements(size, _STORAGES[name]))
+            storage = self.known[index] = Storage(name, source.elements(size, STORAGES[name]))
             return storage, True
-        if name in _TENSORS:
+        if name in TENSORS:
             tensor = self.known[index] = self._tensor(name)
             return self._open(tensor)
         if name.startswith(("torch.", "tds.")):
@@ -491,7 +195,7 @@ class _Reader:
         """Ties a tensor to its storage, once every element it may touch is known to lie inside."""
         if storage is None and not tensor.size:
             return
-        if not isinstance(storage, Storage) or _STORAGES[storage.class_name] != _TENSORS[tensor.class_name]:
+        if not isinstance(storage, Storage) or STORAGES[storage.class_name] != TENSORS[tensor.class_name]:
             raise self.source.error(f"a {tensor.class_name} whose storage is {_describe(storage)}")
         if tensor.size:
             last = tensor.offset + sum(
@@ -502,11 +206,6 @@ class _Reader:
                     f"a {tensor.class_name} of elements {tensor.offset} to {last} in a storage of {len(storage.data)}"
                 )
         tensor.storage = storage
-
-
-def _fits(values: np.ndarray, dtype: np.dtype) -> bool:
-    limits = np.iinfo(dtype)
-    return bool(limits.min <= values.min() and values.max() <= limits.max)
 
 
 def _as_key(value: Any) -> Any:
@@ -551,7 +250,7 @@ def read_torch7(source: str | Path | bytes, *, long_size: int = 8) -> Any:
         raise ModelError(f"{name}: not a Torch7 file (it starts with {data[:8]!r})")
     if ascii_file and not data.endswith(b"\n"):  # a number cut in two would look like another number
         raise ModelError(f"{name}: does not end with a line feed, as every ASCII Torch7 file does; it is cut short")
-    reader = _Reader(_Ascii(data, name) if ascii_file else _Binary(data, name, long_size))
+    reader = _Reader(AsciiSource(data, name) if ascii_file else BinarySource(data, name, long_size))
     value = reader.read()
     rest = data[reader.source.position :] if len(data) - reader.source.position < 64 else b"more"
     if rest and not (ascii_file and not rest.strip()):

@@ -6,8 +6,6 @@ class. Frozen affine layers (SpatialConstDiagonal, ConstAffine, batch normalisat
 before them become the scale and shift of ours.
 """
 
-import math
-from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,22 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from sharpmask.checkpoints.torch7 import LuaTable, Storage, Tensor, TorchObject, read_torch7
+from sharpmask.checkpoints.torch7 import read_torch7
+from sharpmask.checkpoints.torch7_layers import LayerWalk, side_of
+from sharpmask.checkpoints.torch7_modules import Steps, children_of, kind_of
+from sharpmask.checkpoints.torch7_values import LuaTable, TorchObject
 from sharpmask.errors import ModelError
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.layers import count_parameters
 from sharpmask.networks.sharpmask import SharpMask, build_network
 from sharpmask.networks.specs import ModelSpec
 from sharpmask.networks.trunk import ResNetTrunk
-
-MAX_MODULES = 10_000  # of one flattened container; a damaged file can make a container hold itself
-
-# Class names without their package (nn, cudnn, inn).
-_CONVOLUTIONS = ("SpatialConvolution", "SpatialConvolutionMM")
-_AFFINES = ("SpatialConstDiagonal", "ConstAffine", "SpatialBatchNormalization", "BatchNormalization")
-_SYMMETRIC = ("SpatialSymmetricPadding", "SpatialReplicationPadding")
-_RELUS = ("ReLU", "Threshold")
-_TRANSPARENT = ("Identity", "Copy", "Dropout")  # nothing happens here at inference
 
 
 @dataclass(frozen=True)
@@ -81,7 +73,7 @@ def import_torch7(source: str | Path | bytes, *, name: str | None = None) -> tup
     root = read_torch7(source)
     try:
         model, config = _find_model(root)
-        walk = _Walk()
+        walk = _ModelWalk()
         spec = walk.model(model, name)
         network = _build(spec, walk.state, walk.elements_available())
     except ModelError as error:
@@ -94,7 +86,7 @@ def _find_model(root: Any) -> tuple[TorchObject, dict[str, bool | float | str]]:
     model, config = root, None
     if isinstance(root, LuaTable):
         model, config = root.get("model"), root.get("config")
-    if not isinstance(model, TorchObject) or _kind(model) not in ("DeepMask", "SharpMask"):
+    if not isinstance(model, TorchObject) or kind_of(model) not in ("DeepMask", "SharpMask"):
         found = f"class {model.class_name}" if isinstance(model, TorchObject) else f"a {type(root).__name__}"
         raise ModelError(f"holds {found} instead of nn.DeepMask or nn.SharpMask, alone or as 'model' of a table")
     options = config.items if isinstance(config, LuaTable) else {}
@@ -110,116 +102,26 @@ def _build(spec: ModelSpec, state: dict[str, np.ndarray], available: int) -> Dee
     return network.eval()
 
 
-def _kind(module: TorchObject) -> str:
-    return module.class_name.rpartition(".")[2]
-
-
 def _plain(value: bool | float | str) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 @dataclass
-class _Leaf:
-    """One module that is no Sequential, and where it was found."""
+class _ModelWalk(LayerWalk):
+    """Walks through a whole model, from container to container."""
 
-    path: str
-    module: TorchObject
-
-    @property
-    def kind(self) -> str:
-        return _kind(self.module)
-
-    def number(self, name: str, default: float | None = None) -> int:
-        value = self.module.get(name, default)
-        if not isinstance(value, float | int) or not float(value).is_integer():
-            raise self.error(f"field '{name}' is {value!r}, a whole number was expected")
-        return int(value)
-
-    def error(self, problem: str) -> ModelError:
-        return ModelError(f"{self.path} ({self.module.class_name}): {problem}")
-
-
-class _Steps:
-    """The leaves of a container in running order, and how far they were understood."""
-
-    def __init__(self, container: Any, path: str) -> None:
-        self.path = path
-        self.leaves: list[_Leaf] = []
-        self._flatten(container, path, 0)
-        self.next = 0
-
-    def _flatten(self, module: Any, path: str, depth: int) -> None:
-        if not isinstance(module, TorchObject):
-            raise ModelError(f"{path}: a module was expected, found {type(module).__name__}")
-        if _kind(module) in _TRANSPARENT:
-            return
-        if _kind(module) != "Sequential":
-            self.leaves.append(_Leaf(path, module))
-            return
-        if depth > 50 or len(self.leaves) > MAX_MODULES:
-            raise ModelError(f"{path}: containers nested without end")
-        for number, child in enumerate(_children(module, path), start=1):
-            self._flatten(child, f"{path}.{number}", depth + 1)
-
-    def kind(self) -> str | None:
-        """Class of the next leaf, None at the end."""
-        return self.leaves[self.next].kind if self.next < len(self.leaves) else None
-
-    def take(self, kinds: Collection[str]) -> _Leaf:
-        """The next leaf, which must be of one of these classes."""
-        if self.next == len(self.leaves):
-            raise ModelError(f"{self.path}: ends where {' or '.join(kinds)} was expected")
-        leaf = self.leaves[self.next]
-        if leaf.kind not in kinds:
-            raise leaf.error(f"not understood at this place, where {' or '.join(kinds)} was expected")
-        self.next += 1
-        return leaf
-
-    def position(self) -> range:
-        """Which of the container's own modules, counted from 1, give the output of what was taken so far, if any."""
-        own = [int(leaf.path[len(self.path) + 1 :].partition(".")[0] or 0) for leaf in self.leaves]
-        after = own[self.next] if self.next < len(own) else own[-1] + 1
-        return range(own[self.next - 1], after)
-
-    def end(self) -> None:
-        if self.next < len(self.leaves):
-            raise self.leaves[self.next].error("not understood: nothing was expected after the modules before it")
-
-
-def _children(module: TorchObject, path: str) -> list[Any]:
-    modules = module.get("modules")
-    if not isinstance(modules, LuaTable) or len(modules.sequence()) != len(modules):
-        raise ModelError(f"{path} ({module.class_name}): has no list of modules")
-    return modules.sequence()
-
-
-@dataclass
-class _Walk:
-    """Collects `state`, our network's parameters by name, while it walks through a model."""
-
-    state: dict[str, np.ndarray] = field(default_factory=dict)
-    values: int = 0
-    storages: dict[int, Storage] = field(default_factory=dict)
-    positions: dict[int, range] = field(
-        default_factory=dict
-    )  # stride -> trunk modules with the features of that stride
-
-    def elements_available(self) -> int:
-        """Numbers in the storages that were used, plus the constants added here for layers without bias or affine."""
-        read = sum(len(storage.data) for storage in self.storages.values())
-        return read + sum(value.size for value in self.state.values() if value.ndim == 1)
-
-    # ---- whole models
+    # stride -> trunk modules with the features of that stride
+    positions: dict[int, range] = field(default_factory=dict)
 
     def model(self, model: TorchObject, name: str | None) -> ModelSpec:
-        sharp = _kind(model) == "SharpMask"
+        sharp = kind_of(model) == "SharpMask"
         prefix = "deepmask." if sharp else ""
-        sizes = self.trunk(_Steps(model.get("trunk"), "trunk"), prefix)
+        sizes = self.trunk(Steps(model.get("trunk"), "trunk"), prefix)
         grid = sizes["patch_size"] // 16
         mask_field = "maskBranchDM" if sharp else "maskBranch"
-        mask_steps = _Steps(model.get(mask_field), mask_field)
+        mask_steps = Steps(model.get(mask_field), mask_field)
         sizes["mask_side"] = self.mask_branch(mask_steps, f"{prefix}mask_head.linear", sizes["encoding"])
-        score = _Steps(model.get("scoreBranch"), "scoreBranch")
+        score = Steps(model.get("scoreBranch"), "scoreBranch")
         sizes["score_hidden"] = self.linear(score, f"{prefix}score_head.hidden", inputs=sizes["encoding"])[0]
         self.relu(score)
         self.linear(score, f"{prefix}score_head.score", inputs=sizes["score_hidden"], outputs=1)
@@ -232,7 +134,7 @@ class _Walk:
             **sizes,
         )
 
-    def trunk(self, steps: _Steps, prefix: str) -> dict[str, Any]:
+    def trunk(self, steps: Steps, prefix: str) -> dict[str, Any]:
         width, stride = self.convolution(steps, f"{prefix}trunk.conv1", 7, frozen=True, inputs=3)
         if stride != 2:
             raise ModelError(f"trunk: the first convolution has stride {stride} instead of 2")
@@ -265,23 +167,21 @@ class _Walk:
         return {
             "trunk_width": width,
             "stride_on": strides_on.pop(),
-            "patch_size": 16 * _side(inputs / features, "trunk: the encoding layer"),
+            "patch_size": 16 * side_of(inputs / features, "trunk: the encoding layer"),
             "context": -16 * crop,
             "features": features,
             "encoding": encoding,
         }
 
-    def bottleneck(
-        self, steps: _Steps, name: str, channels: int, width: int, stride: int, *, project: bool
-    ) -> set[str]:
+    def bottleneck(self, steps: Steps, name: str, channels: int, width: int, stride: int, *, project: bool) -> set[str]:
         """One residual block. Returns on which convolution its stride is, {} for stride 1."""
         branch = steps.take(("ConcatTable",))
         steps.take(("CAddTable",))
         self.relu(steps)
-        children = _children(branch.module, branch.path)
+        children = children_of(branch.module, branch.path)
         if len(children) != 2:
             raise branch.error(f"{len(children)} branches, where two were expected")
-        inner = _Steps(children[0], f"{branch.path}.1")
+        inner = Steps(children[0], f"{branch.path}.1")
         _, first = self.convolution(inner, f"{name}.conv1", 1, frozen=True, inputs=channels, outputs=width)
         self.relu(inner)
         _, second = self.convolution(inner, f"{name}.conv2", 3, frozen=True, inputs=width, outputs=width)
@@ -291,7 +191,7 @@ class _Walk:
         strides = (first, second, third)
         if strides not in ((stride, 1, 1), (1, stride, 1)):
             raise branch.error(f"strides {strides}, where one of {stride} was expected")
-        shortcut = _Steps(children[1], f"{branch.path}.2")
+        shortcut = Steps(children[1], f"{branch.path}.2")
         if project:
             _, found = self.convolution(
                 shortcut, f"{name}.shortcut", 1, frozen=True, inputs=channels, outputs=4 * width
@@ -301,9 +201,9 @@ class _Walk:
         shortcut.end()
         return set() if stride == 1 else {"1x1" if strides[0] == 2 else "3x3"}
 
-    def mask_branch(self, steps: _Steps, name: str, encoding: int) -> int:
+    def mask_branch(self, steps: Steps, name: str, encoding: int) -> int:
         """A linear layer, then nothing or an enlargement, which this package leaves to whoever wants a larger mask."""
-        side = _side(self.linear(steps, name, inputs=encoding)[0], f"{steps.path}: the mask")
+        side = side_of(self.linear(steps, name, inputs=encoding)[0], f"{steps.path}: the mask")
         while steps.kind() is not None:
             leaf = steps.take(("View", "Reshape", "SpatialReSamplingEx", "SpatialReSampling"))
             if leaf.kind.startswith("SpatialReSampling") and leaf.module.get("mode", "bilinear") != "bilinear":
@@ -325,7 +225,7 @@ class _Walk:
                 )
         if len(places) != 4:
             raise ModelError(f"{len(places)} skip features; four are understood")
-        start = _Steps(tables["refs"].get(0), "refs[0]")
+        start = Steps(tables["refs"].get(0), "refs[0]")
         cells = self.linear(start, "refinement.start", inputs=sizes["encoding"])[0]
         k, rest = divmod(cells, grid**2)
         if rest or k % 16 or k < 16:
@@ -344,13 +244,13 @@ class _Walk:
     ) -> int:
         """One refinement module. Returns the outputs of the horizontal net's first convolution, `inner` if given."""
         path = f"refs[{stage + 1}]"
-        steps = _Steps(tables["refs"].get(stage + 1), path)
+        steps = Steps(tables["refs"].get(stage + 1), path)
         pair = steps.take(("ParallelTable",))
-        children = _children(pair.module, pair.path)
+        children = children_of(pair.module, pair.path)
         for key, place in (("neths", 0), ("netvs", 1)):
             if len(children) != 2 or tables[key].get(stage + 1) is not children[place]:
                 raise pair.error(f"its branch {place + 1} is not the object {key}[{stage + 1}]")
-        horizontal = _Steps(children[0], f"{pair.path}.1")
+        horizontal = Steps(children[0], f"{pair.path}.1")
         # the coarsest features were cropped in the trunk already
         crop = context // 2 ** (4 - stage) if stage > 0 else 0
         found = (
@@ -365,7 +265,7 @@ class _Walk:
         self.relu(horizontal)
         self.convolution(horizontal, f"{name}.merge", 3, frozen=False, inputs=k, outputs=k // 2)
         horizontal.end()
-        vertical = _Steps(children[1], f"{pair.path}.2")
+        vertical = Steps(children[1], f"{pair.path}.2")
         self.convolution(vertical, f"refinement.vertical.{stage}.conv1", 3, frozen=False, inputs=k, outputs=k)
         self.relu(vertical)
         self.convolution(vertical, f"refinement.vertical.{stage}.merge", 3, frozen=False, inputs=k, outputs=k // 2)
@@ -381,132 +281,3 @@ class _Walk:
                 steps.take(("View", "Reshape"))
         steps.end()
         return inner
-
-    # ---- single layers
-
-    def convolution(
-        self,
-        steps: _Steps,
-        name: str,
-        kernel: int,
-        *,
-        frozen: bool,
-        inputs: int | None = None,
-        outputs: int | None = None,
-    ) -> tuple[int, int]:
-        """Symmetric padding, a convolution and, for a frozen one, the affine layer after it, if there is one.
-
-        Returns (outputs, stride); `inputs` and `outputs` are what they must be, where that is known.
-        """
-        padding = self.padding(steps.take(_SYMMETRIC)) if steps.kind() in _SYMMETRIC else 0
-        leaf = steps.take(_CONVOLUTIONS)
-        sizes = [leaf.number(key) for key in ("kW", "kH", "dW", "dH")]
-        inputs = self.size(leaf, "inputs", leaf.number("nInputPlane"), inputs)
-        outputs = self.size(leaf, "outputs", leaf.number("nOutputPlane"), outputs)
-        if sizes[0] != kernel or sizes[1] != kernel or sizes[2] != sizes[3]:
-            raise leaf.error(
-                f"a kernel of {sizes[0]}x{sizes[1]} and stride {sizes[2]}x{sizes[3]}, {kernel}x{kernel} was expected"
-            )
-        if leaf.number("groups", 1) != 1:
-            raise leaf.error("convolution in groups")
-        if leaf.number("padW", 0) or leaf.number("padH", 0):
-            raise leaf.error("zero padding; symmetric padding was expected")
-        if padding != kernel // 2:
-            raise leaf.error(f"symmetric padding by {padding} pixels before it, {kernel // 2} was expected")
-        weight = self.tensor(leaf, "weight")
-        if weight.size != outputs * inputs * kernel * kernel:
-            raise leaf.error(f"a weight of shape {weight.shape} for {inputs} to {outputs} channels")
-        self.state[f"{name}.weight"] = weight.reshape(outputs, inputs, kernel, kernel)
-        bias = self.vector(leaf, "bias", outputs, 0.0)
-        if frozen:
-            scale, shift = np.ones(outputs), np.zeros(outputs)
-            if steps.kind() in _AFFINES:
-                scale, shift = self.affine(steps.take(_AFFINES), outputs)
-            self.state[f"{name}.scale"], self.state[f"{name}.shift"] = scale, shift + scale * bias
-        else:
-            self.state[f"{name}.bias"] = bias
-        return outputs, sizes[2]
-
-    def affine(self, leaf: _Leaf, channels: int) -> tuple[np.ndarray, np.ndarray]:
-        """Scale and shift (C,) of a frozen affine layer, or of a batch normalisation at inference."""
-        if "BatchNormalization" not in leaf.kind:
-            return self.vector(leaf, "a", channels, None), self.vector(leaf, "b", channels, None)
-        mean = self.vector(leaf, "running_mean", channels, None)
-        if isinstance(leaf.module.get("running_var"), Tensor):
-            eps = leaf.module.get("eps", 1e-5)
-            variance = self.vector(leaf, "running_var", channels, None)
-            if not isinstance(eps, float) or not eps >= 0 or not (variance + eps > 0).all():
-                raise leaf.error("a variance that is not positive")
-            inverse = 1 / np.sqrt(variance + eps)
-        else:  # old files hold the inverse standard deviation under this name
-            inverse = self.vector(leaf, "running_std", channels, None)
-        scale = inverse * self.vector(leaf, "weight", channels, 1.0)
-        return scale, self.vector(leaf, "bias", channels, 0.0) - mean * scale
-
-    def linear(
-        self, steps: _Steps, name: str, *, inputs: int | None = None, outputs: int | None = None
-    ) -> tuple[int, int]:
-        """A linear layer. Returns (outputs, inputs); the arguments say what they must be, where that is known."""
-        leaf = steps.take(("Linear",))
-        weight = self.tensor(leaf, "weight")
-        if weight.ndim != 2:
-            raise leaf.error(f"a weight of shape {weight.shape}")
-        self.size(leaf, "outputs", weight.shape[0], outputs)
-        self.size(leaf, "inputs", weight.shape[1], inputs)
-        self.state[f"{name}.weight"] = weight
-        self.state[f"{name}.bias"] = self.vector(leaf, "bias", len(weight), 0.0)
-        return weight.shape[0], weight.shape[1]
-
-    def size(self, leaf: _Leaf, what: str, found: int, expected: int | None) -> int:
-        if found < 1 or (expected is not None and found != expected):
-            raise leaf.error(f"{found} {what}, where {expected or 'some'} fit the other layers")
-        return found
-
-    def relu(self, steps: _Steps) -> None:
-        leaf = steps.take(_RELUS)
-        threshold, value = leaf.module.get("threshold", 0.0), leaf.module.get("val", 0.0)
-        if leaf.kind == "Threshold" and (threshold != 0 or not isinstance(value, float) or abs(value) > 1e-6):
-            raise leaf.error(f"threshold {threshold!r} and value {value!r}; only a ReLU is understood")
-
-    def padding(self, leaf: _Leaf) -> int:
-        """The padding, equal on all sides; negative for a crop."""
-        sides = {leaf.number(f"pad_{side}") for side in "lrtb"}
-        if len(sides) != 1:
-            raise leaf.error("padding that differs from side to side")
-        (size,) = sides
-        if leaf.kind == "SpatialReplicationPadding" and size > 1:
-            raise leaf.error(f"replication padding by {size} pixels is not symmetric padding")
-        return size
-
-    def vector(self, leaf: _Leaf, name: str, length: int, default: float | None) -> np.ndarray:
-        """One number a channel, whatever the tensor's shape; `default` for each where the field is absent or empty."""
-        tensor = leaf.module.get(name)
-        if default is not None and (tensor is None or (isinstance(tensor, Tensor) and not tensor.numel)):
-            return np.full(length, default)
-        values = self.tensor(leaf, name)
-        if values.size != length:
-            raise leaf.error(f"'{name}' has {values.size} elements, {length} were expected")
-        return values.reshape(length).astype(np.float64)
-
-    def tensor(self, leaf: _Leaf, name: str) -> np.ndarray:
-        tensor = leaf.module.get(name)
-        if not isinstance(tensor, Tensor):
-            raise leaf.error(f"has no tensor '{name}'")
-        values = tensor.array()
-        if values.dtype.kind != "f" or not values.size:
-            raise leaf.error(
-                f"'{name}' is {'empty' if not values.size else 'a ' + tensor.class_name}, weights were expected"
-            )
-        if not np.isfinite(values).all():
-            raise leaf.error(f"'{name}' holds numbers that are not finite")
-        assert tensor.storage is not None
-        self.storages[id(tensor.storage)] = tensor.storage
-        self.values += values.size
-        return values
-
-
-def _side(cells: float, what: str) -> int:
-    side = math.isqrt(int(cells))
-    if side < 1 or side * side != cells:
-        raise ModelError(f"{what} has {cells:g} cells, which are not a square")
-    return side

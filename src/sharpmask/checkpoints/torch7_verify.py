@@ -12,7 +12,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sharpmask.checkpoints.torch7 import LuaTable, Storage, Tensor, TorchObject, read_torch7
+from sharpmask.checkpoints.torch7 import read_torch7
+from sharpmask.checkpoints.torch7_values import LuaTable, Storage, Tensor, TorchObject
 from sharpmask.errors import ModelError
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask
