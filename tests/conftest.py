@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -14,6 +15,11 @@ import torch
 from PIL import Image, ImageDraw
 
 from sharpmask.networks.specs import SPECS, ModelSpec
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # The other cores have tests of their own; threads that wait for each other would only slow all down.
+    torch.set_num_threads(1)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
