@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from jsonargparse import ArgumentParser
 
 import sharpmask
+from sharpmask.allocator import keep_freed_memory
 from sharpmask.errors import SharpMaskError
 
 # subcommand -> (module under sharpmask.cli, one line of help)
@@ -36,6 +37,9 @@ COMMANDS = {
     "bench": ("bench", "measure how fast this machine is, stage by stage, in every runtime"),
     "baseline": ("baseline", "write the proposals of a classical method for comparison"),
 }
+
+# Those that run networks for long in this process.
+_COMPUTE = {"propose", "train", "mine", "train-detector", "detect", "evaluate-patches", "reproduce", "quantize", "bench"}
 
 
 def build_parser(command: str) -> ArgumentParser:
@@ -76,6 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     parser = build_parser(command)
     module = importlib.import_module(f"sharpmask.cli.{COMMANDS[command][0]}")
+    if command in _COMPUTE:
+        keep_freed_memory()
     try:
         if hasattr(module, "rewrite"):
             rest = module.rewrite(rest)

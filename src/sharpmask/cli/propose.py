@@ -9,7 +9,6 @@ from pathlib import Path
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
-from sharpmask.allocator import keep_freed_memory
 from sharpmask.errors import ConfigError
 
 RUNTIME_HELP = (
@@ -195,7 +194,6 @@ def run(args: Namespace) -> int:
     from sharpmask.proposals.video import Choice, parse_time
     from sharpmask.runtimes import with_runtime
 
-    keep_freed_memory()
     formats = parse_formats(args.format)
     options = FormatOptions(
         simplify=args.simplify,

@@ -4,7 +4,6 @@ import re
 
 from jsonargparse import ArgumentParser, Namespace
 
-from sharpmask.allocator import keep_freed_memory
 from sharpmask.data.augment import Augmentation
 from sharpmask.field_docs import field_docs
 from sharpmask.training.config import StageConfig, TrainConfig, config_file
@@ -56,7 +55,6 @@ def train_config(args: Namespace) -> TrainConfig:
 def run(args: Namespace) -> int:
     from sharpmask.training.run import train
 
-    keep_freed_memory()
     path = train(train_config(args), resume=args.resume)
     print(f"trained model: {path}")
     return 0

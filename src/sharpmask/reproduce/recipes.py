@@ -39,7 +39,7 @@ def train_config(row: Row, options: Options, *, steps: int, output: Path, start:
     for name in stages:
         if name != row.stage:
             stages[name] = dataclasses.replace(stages[name], steps=0)
-    gpu = pick_device(options.device).type == "cuda"
+    gpu, cores = pick_device(options.device).type == "cuda", os.cpu_count() or 1
     return TrainConfig(
         annotations=str(train.annotations),
         images=str(train.images),
@@ -50,7 +50,7 @@ def train_config(row: Row, options: Options, *, steps: int, output: Path, start:
         seed=options.seed,
         device=options.device,
         precision=options.precision or (shipped.get("precision", "fp32") if gpu else "fp32"),
-        workers=min(8, os.cpu_count() or 1) if gpu else 1,
+        workers=min(8, cores) if gpu else int(cores > 2),
         checkpoint_every=50 if options.schedule == "short" else shipped["checkpoint_every"],
         log_every=10,
         deepmask=stages["deepmask"],
