@@ -39,7 +39,9 @@ COMMANDS = {
 }
 
 # Those that run networks for long in this process.
-_COMPUTE = {"propose", "train", "mine", "train-detector", "detect", "evaluate-patches", "reproduce", "quantize", "bench"}
+_COMPUTE = {
+    "propose", "train", "mine", "train-detector", "detect", "evaluate-patches", "reproduce", "quantize", "bench",
+}  # fmt: skip
 
 
 def build_parser(command: str) -> ArgumentParser:
