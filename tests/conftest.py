@@ -1,11 +1,12 @@
 """What tests share: seeds, the folder of real data, tiny networks, a browser."""
 
 import dataclasses
+import io
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     # The other cores have tests of their own; threads that wait for each other would only slow all down.
     torch.set_num_threads(1)
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+with suppress(ImportError):
+    # TensorBoard's logging takes stderr as it finds it, pytest's own, and closes it when logging is set up anew.
+    from absl import logging as absl_logging
+
+    absl_logging.get_absl_handler().python_handler.setStream(io.StringIO())
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
