@@ -9,9 +9,7 @@ from torch import Tensor
 from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask
-from sharpmask.runtimes.int8 import builder_for
-from sharpmask.runtimes.onnx_graph import decode_graph, dense_graph
-from sharpmask.runtimes.parts import Parts
+from sharpmask.runtimes.graph_runtime import prepare_graphs
 from sharpmask.runtimes.prepared import Prepared
 
 
@@ -23,33 +21,16 @@ def prepare_onnx(network: DeepMask | SharpMask, precision: str, device: torch.de
         raise MissingExtraError("onnxruntime", "onnx", "the runtime onnx") from error
     if device.type != "cpu":
         raise ConfigError(f"onnx works on the CPU here, not on '{device}'; take the runtime torch there")
-    parts = Parts(network)
-    dense, decode = (
-        _session(onnxruntime, graph(parts, builder_for(parts, network, precision, runtime="onnx")))
-        for graph in (dense_graph, decode_graph)
-    )
-
-    def run_decode(crops: Sequence[Tensor]) -> Tensor:
-        return _run(decode, crops)[0]
-
-    return Prepared(
-        parts.spec,
-        runtime="onnx",
-        precision=precision,
-        device=device,
-        steps=parts.steps,
-        run_dense=lambda images: _run(dense, [images]),
-        run_decode=run_decode,
-    )
-
-
-def _session(onnxruntime: Any, model: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     # Its threads would go on spinning while PyTorch's work.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    def load(model: bytes) -> Any:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+    return prepare_graphs(network, "onnx", precision, device, load, _run)
 
 
 def _run(session: Any, tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -10,9 +10,7 @@ from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask
 from sharpmask.runtimes.cpu import has_bf16
-from sharpmask.runtimes.int8 import builder_for
-from sharpmask.runtimes.onnx_graph import decode_graph, dense_graph
-from sharpmask.runtimes.parts import Parts
+from sharpmask.runtimes.graph_runtime import prepare_graphs
 from sharpmask.runtimes.prepared import Prepared
 
 
@@ -26,7 +24,6 @@ def prepare_openvino(network: DeepMask | SharpMask, precision: str, device: torc
         raise ConfigError(f"openvino works on the CPU here, not on '{device}'; take the runtime torch there")
     if precision == "bf16" and not has_bf16():
         raise ConfigError("openvino:bf16: this CPU has no bf16 instructions; take openvino:fp32")
-    parts = Parts(network)
     core = openvino.Core()
     config = {
         "INFERENCE_PRECISION_HINT": "bf16" if precision == "bf16" else "f32",
@@ -35,26 +32,10 @@ def prepare_openvino(network: DeepMask | SharpMask, precision: str, device: torc
         "NUM_STREAMS": 1,
     }
 
-    def compiled(model: bytes) -> Any:
+    def load(model: bytes) -> Any:
         return core.compile_model(core.read_model(model), "CPU", config).create_infer_request()
 
-    dense, decode = (
-        compiled(graph(parts, builder_for(parts, network, precision, runtime="openvino")))
-        for graph in (dense_graph, decode_graph)
-    )
-
-    def run_decode(crops: Sequence[Tensor]) -> Tensor:
-        return _run(decode, crops)[0]
-
-    return Prepared(
-        parts.spec,
-        runtime="openvino",
-        precision=precision,
-        device=device,
-        steps=parts.steps,
-        run_dense=lambda images: _run(dense, [images]),
-        run_decode=run_decode,
-    )
+    return prepare_graphs(network, "openvino", precision, device, load, _run)
 
 
 def _run(request: Any, tensors: Sequence[Tensor]) -> list[Tensor]:
