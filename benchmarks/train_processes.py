@@ -53,7 +53,9 @@ def main() -> None:
     kinds = list(dict.fromkeys([(1, 1), (1, args.cores), (args.cores, 1)]))
     found: dict[tuple[int, int], list[float]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as temporary:
-        subprocess.run([sys.executable, "-m", "sharpmask.cli.main", "sample", temporary], check=True)
+        subprocess.run(
+            [sys.executable, "-m", "sharpmask.cli.main", "sample", temporary], check=True, stdout=subprocess.DEVNULL
+        )
         for _ in range(args.rounds):
             for kind, rates in found.items():
                 rates.append(rate(Path(temporary), *kind, args))
