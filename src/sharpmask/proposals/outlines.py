@@ -13,8 +13,8 @@ Only near the outline are logits interpolated:
 The crossings of a mask are its *toggles*: numbers of the pixels, counted down the columns, where it starts or stops.
 Two equal toggles cancel out, so that nobody has to look after masks that touch the border of their window.
 
-The same code runs on NumPy arrays (CPU, where NumPy is several times faster at this than PyTorch, and lets go of
-Python's lock, so that threads share the work) and on tensors of a CUDA device: `xp` is the module, numpy or torch.
+The same code runs on NumPy arrays (CPU, where NumPy is several times faster at this than PyTorch) and on tensors of a
+CUDA device: `xp` is the module, numpy or torch.
 
 Shape letters: N windows, M mask side, H W image, h w the pixels a window covers, C cells of four neighbouring mask
 pixels that do not all lie on one side of the threshold, E crossings.

@@ -9,7 +9,6 @@ Shape letters: N windows, P patch side, M mask side, H W image, h w the pixels
 a window covers.
 """
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -140,8 +139,6 @@ def paste_windows(
 ) -> EncodedMasks:
     """Resample window masks onto the image's pixels, threshold and encode them; no full-size mask is ever built.
 
-    On the CPU as many threads take part as PyTorch uses.
-
     Args:
         mask_logits: (N,M,M), covering the whole window of each cell.
         grid: the grid of the rescaled image the windows belong to.
@@ -149,7 +146,7 @@ def paste_windows(
         threshold_logit: a pixel is set where its logit is strictly greater.
         stability_offset: compute `stability`, the IoU of the masks at `threshold_logit` plus and minus this (greater
             than 0); one of them lies within the other, so it is the ratio of their areas. 0 where both are empty.
-        chunk: windows to work on at a time (for each thread), with about 10 bytes for each pixel of their masks; None:
+        chunk: windows to work on at a time, with about 10 bytes for each pixel of their masks; None:
             64 on a CPU, whose caches hold them, and 1024 elsewhere.
     """
 
@@ -169,11 +166,6 @@ def paste_windows(
         )
         return replace(encoded, stability=(high / np.maximum(low, 1)).astype(np.float32))
 
-    on_cpu = mask_logits.device.type == "cpu"
-    threads = torch.get_num_threads() if on_cpu else 1
-    size = max(1, min(chunk or (64 if on_cpu else 1024), -(-len(rows) // threads)))
-    chunks = [slice(begin, begin + size) for begin in range(0, len(rows), size)]
-    if threads == 1 or len(chunks) <= 1:
-        return join_encoded([paste(part) for part in chunks])
-    with ThreadPoolExecutor(threads) as pool:
-        return join_encoded(list(pool.map(paste, chunks)))
+    # On a CPU in one thread: several that share NumPy's many small steps out wait for Python's lock most of the time.
+    size = chunk or (64 if mask_logits.device.type == "cpu" else 1024)
+    return join_encoded([paste(slice(begin, begin + size)) for begin in range(0, len(rows), size)])
