@@ -11,7 +11,6 @@ provide. Seconds hold the start of the program.
 """
 
 import argparse
-import json
 import os
 import resource
 import shutil
@@ -24,6 +23,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from sharpmask.allocator import SWITCH
+from short_training import arguments, patches_per_second, write_sample
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 Figures = dict[str, float]
@@ -57,23 +57,10 @@ def measured(command: list[str], keep: bool, threads: int) -> Figures:
 def train(args: argparse.Namespace, folder: Path, keep: bool, workers: int, threads: int) -> Figures:
     output = folder / "run"
     shutil.rmtree(output, ignore_errors=True)
-    fields = {
-        "annotations": args.annotations or folder / "train.json",
-        "images": args.images or folder / "train",
-        "output": output,
-        "deepmask.steps": args.steps,
-        "sharpmask.steps": 0,
-        "workers": workers,
-        "threads": threads,
-        "log_every": 5,
-        "checkpoint_every": args.steps,
-        "device": "cpu",
-    }
-    command = ["train", "--config", args.config, *(f"{name}={value}" for name, value in fields.items())]
+    annotations, images = Path(args.annotations or folder / "train.json"), Path(args.images or folder / "train")
+    command = arguments(annotations, images, output, args.config, steps=args.steps, workers=workers, threads=threads)
     figures = measured(command, keep, threads)
-    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    rates = [line["patches_per_second"] for line in lines if "patches_per_second" in line][1:]
-    figures["patches"] = statistics.median(rates)
+    figures["patches"] = patches_per_second(output)
     return figures
 
 
@@ -101,8 +88,7 @@ def main() -> None:
     results: dict[tuple[str, str], list[Figures]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        command = [sys.executable, "-m", "sharpmask.cli.main", "sample", temporary]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        write_sample(folder)
         for _ in range(args.rounds):
             for threads in args.threads:
                 for workers in args.workers if args.steps else []:

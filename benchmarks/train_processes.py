@@ -8,7 +8,6 @@ figures are medians over rounds of the median over log lines after the first.
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -17,30 +16,22 @@ import sys
 import tempfile
 from pathlib import Path
 
+from short_training import arguments, patches_per_second, write_sample
+
 
 def rate(folder: Path, processes: int, threads: int, args: argparse.Namespace) -> float:
     """Patches a second of the whole run."""
     output = folder / "run"
     shutil.rmtree(output, ignore_errors=True)
-    fields = {
-        "annotations": folder / "train.json",
-        "images": folder / "train",
-        "output": output,
-        "deepmask.steps": args.steps,
-        "sharpmask.steps": 0,
-        "workers": 0,
-        "threads": threads,
-        "log_every": 5,
-        "checkpoint_every": args.steps,
-        "device": "cpu",
-    }
+    train = arguments(
+        folder / "train.json", folder / "train", output, args.config, steps=args.steps, workers=0, threads=threads
+    )
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command += ["-m", "sharpmask.cli.main", "train", "--config", args.config, *(f"{k}={v}" for k, v in fields.items())]
+    command += ["-m", "sharpmask.cli.main", *train]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": str(threads)}, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr}")
-    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    return statistics.median([line["patches_per_second"] for line in lines if "patches_per_second" in line][1:])
+    return patches_per_second(output)
 
 
 def main() -> None:
@@ -53,9 +44,7 @@ def main() -> None:
     kinds = list(dict.fromkeys([(1, 1), (1, args.cores), (args.cores, 1)]))
     found: dict[tuple[int, int], list[float]] = {kind: [] for kind in kinds}
     with tempfile.TemporaryDirectory() as temporary:
-        subprocess.run(
-            [sys.executable, "-m", "sharpmask.cli.main", "sample", temporary], check=True, stdout=subprocess.DEVNULL
-        )
+        write_sample(Path(temporary))
         for _ in range(args.rounds):
             for kind, rates in found.items():
                 rates.append(rate(Path(temporary), *kind, args))

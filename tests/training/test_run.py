@@ -229,3 +229,9 @@ def test_a_loss_that_is_no_number_stops_the_run(shapes: Path, tmp_path: Path) ->
     )
     with pytest.raises(SharpMaskError, match=r"the loss of 'deepmask' is no longer a number; lower its learning_rate"):
         train(config)
+
+
+def test_a_device_that_is_none_is_named(shapes: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^device 'toaster': "):
+        train(short_run(shapes, tmp_path / "n", device="toaster", deepmask=short_stage(2)))
+    assert not (tmp_path / "n").exists()

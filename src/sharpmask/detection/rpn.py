@@ -224,8 +224,6 @@ def train_rpn(config: DetectorConfig, *, resume: bool = False) -> Path:
     output = Path(config.output)
     state = open_run(output, config, resume=resume)
     task = RpnTask(config, read_coco(config.annotations), device)
-    if state is not None:
-        task.network.load_state_dict(state["network"])
     run_loop(task, config, output, World(), state)
     result = output / "rpn.safetensors"
     task.save(result, torch.float16)

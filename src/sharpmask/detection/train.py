@@ -26,7 +26,7 @@ from sharpmask.detection.validation import Validation
 from sharpmask.errors import DataError, ModelError
 from sharpmask.networks.specs import SPECS
 from sharpmask.training.checkpoint import open_run
-from sharpmask.training.distributed import World, from_main, join_world, leave_world, was_restarted
+from sharpmask.training.distributed import World, from_main, in_world, was_restarted
 from sharpmask.training.logs import RunLog
 from sharpmask.training.loop import run_loop
 
@@ -47,7 +47,6 @@ def train_detector(config: DetectorConfig, *, resume: bool = False, say: Callabl
     Raises:
         SharpMaskError: settings, data or weights that cannot be used; nothing has been trained then.
     """
-    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if config.threads:
         torch.set_num_threads(config.threads)
     output = Path(config.output)
@@ -55,23 +54,16 @@ def train_detector(config: DetectorConfig, *, resume: bool = False, say: Callabl
     classes = choose_classes(dataset, names=config.classes, min_examples=config.min_examples)
     get_detector_spec(config.detector)
     assert_trainable(dataset, config.images, negatives=False)
-    world = join_world(device.type)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", world.local_rank)
-    try:
+    with in_world(config.device) as (device, world):
         state = from_main(lambda: open_run(output, config, resume=resume or was_restarted()), world)
         if world.is_main:
             (say or (lambda text: print(text, file=sys.stderr)))(describe_classes(classes, dataset))
         task = DetectorTask(config, dataset, classes, device, world)
-        if state is not None:
-            task.network.load_state_dict(state["network"])
         run_loop(task, config, output, world, state)
         result = output / RESULT
         if world.is_main:
             task.save(result, torch.float16)
         return result
-    finally:
-        leave_world()
 
 
 class DetectorTask(BoxTask[FastRCNN | MultiPathNet]):

@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from sharpmask.errors import SharpMaskError
+from sharpmask.errors import ConfigError, SharpMaskError
 
 # The others wait while the first process validates and writes. A lost process is noticed by torchrun, not by this.
 _PATIENCE = timedelta(hours=2)
@@ -37,6 +37,26 @@ class World:
     @property
     def is_main(self) -> bool:
         return self.rank == 0
+
+
+@contextmanager
+def in_world(device: str | None) -> Iterator[tuple[torch.device, World]]:
+    """This process's device (None: its GPU where there is one, else the CPU) and place in the world, within the block.
+
+    Raises:
+        ConfigError: there is no such kind of device.
+    """
+    try:
+        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except RuntimeError as error:
+        raise ConfigError(f"device '{device}': {str(error).splitlines()[0]}") from None
+    world = join_world(chosen.type)
+    try:
+        if chosen.type == "cuda" and chosen.index is None:
+            chosen = torch.device("cuda", world.local_rank)
+        yield chosen, world
+    finally:
+        leave_world()
 
 
 def join_world(device_type: str) -> World:

@@ -90,7 +90,7 @@ def run_loop(task: Task, config: LoopConfig, output: Path, world: World, state: 
 
     Args:
         output: folder for log and checkpoints.
-        state: a checkpoint to go on from; its weights are already in the network.
+        state: a checkpoint to go on from.
 
     Raises:
         SharpMaskError: the loss is no longer a number, the disk is full, or a process was lost; the run can be resumed.
@@ -106,6 +106,7 @@ def run_loop(task: Task, config: LoopConfig, output: Path, world: World, state: 
     average = WeightAverage(parameters, schedule.average)
     first, best = 0, -1.0
     if state is not None:
+        task.network.load_state_dict(state["network"])
         first, best = state["step"], state["best"]
         optimiser.load_state_dict(state["optimiser"])
         average.load(state["average"])

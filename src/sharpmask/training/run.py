@@ -17,7 +17,7 @@ from sharpmask.networks.sharpmask import SharpMask, build_network
 from sharpmask.networks.specs import ModelSpec, get_spec
 from sharpmask.training.checkpoint import open_run
 from sharpmask.training.config import TrainConfig
-from sharpmask.training.distributed import World, from_main, join_world, leave_world, was_restarted
+from sharpmask.training.distributed import World, from_main, in_world, was_restarted
 from sharpmask.training.ledger import write_row
 from sharpmask.training.loop import run_loop
 from sharpmask.training.stages import DeepMaskStage, EndToEndStage, SharpMaskStage, Stage
@@ -41,7 +41,6 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
         SharpMaskError: settings, data or weights that cannot be used, and nothing has been trained then; or the disk is
             full, or the loss no number, and the run can be resumed.
     """
-    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if config.threads:
         torch.set_num_threads(config.threads)
     output = Path(config.output)
@@ -52,14 +51,9 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     for name, stage in config.stages.items():
         if stage.steps and (refined or name == "deepmask"):
             assert_trainable(dataset, config.images, negatives=stage.batches != "mask")
-    world = join_world(device.type)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", world.local_rank)
-    try:
+    with in_world(config.device) as (device, world):
         state = from_main(lambda: open_run(output, config, resume=resume or was_restarted()), world)
         return _train(config, dataset, output, device, world, state)
-    finally:
-        leave_world()
 
 
 def _train(
@@ -89,7 +83,6 @@ def _train(
         stages.append(SharpMaskStage(config.sharpmask, network.spec))
         stages.append(EndToEndStage(config.endtoend, network.spec))
     if state is not None:
-        network.load_state_dict(state["network"])
         names = [stage.name for stage in stages]
         stages = stages[names.index(state["stage"]) :]  # those before it were finished
     for stage in stages:
