@@ -1,7 +1,9 @@
 """The page of pictures: the right mask for each object, red outlines for the missed, everything in one file."""
 
 import base64
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from pycocotools import mask as coco_mask
 from sharpmask.cli.main import main
 from sharpmask.reproduce import qualitative
 from sharpmask.reproduce.datasets import Photos
-from sharpmask.reproduce.drawing import RED, draw_matches, draw_truth
+from sharpmask.reproduce.drawing import RED, draw_matches, draw_sheet, draw_truth
 from sharpmask.reproduce.measure import read_validation
 from sharpmask.reproduce.methods import Method
 
@@ -41,6 +43,46 @@ def test_missed_objects_are_outlined_in_red_and_found_ones_filled() -> None:
     assert ((truth != 120).any(axis=2) == (found | missed)).all()
     # An object has the same colour in all pictures.
     assert (truth[25, 25] == picture[25, 25]).all() and (truth[35, 65] != truth[25, 25]).any()
+
+
+def test_the_sheet_keeps_photos_together_and_in_order() -> None:
+    wide, tall = Image.new("RGB", (640, 400), "red"), Image.new("RGB", (300, 400), "blue")
+    # Three pictures 320 wide, or 150: 964 and 454 a photo, of which two and then three have room in a row of 1900.
+    sheet = np.asarray(draw_sheet([[wide] * 3, [tall] * 3, [wide] * 3, [tall] * 3]))
+    assert sheet.shape == (412, 964 + 12 + 454, 3)
+    red, blue = ((sheet == colour).all(axis=2) for colour in ((255, 0, 0), (0, 0, 255)))
+    for first in (0, 212):
+        row = slice(first, first + 200)
+        for column in range(3):
+            assert red[row, column * 322 : column * 322 + 320].all()
+            assert blue[row, 976 + column * 152 : 976 + column * 152 + 150].all()
+    assert (sheet[200:212] == 255).all() and (sheet[:, 964:976] == 255).all() and (sheet[:, 320:322] == 255).all()
+
+
+def test_only_photos_of_the_licences_asked_for(
+    data: Path,
+    weights: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    tiny_models: None,
+) -> None:
+    shutil.copytree(data, tmp_path / "licensed")
+    file = tmp_path / "licensed" / "instances_val.json"
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        image["license"] = {5: 2, 6: 4}[image["id"]]
+    file.write_text(json.dumps(content))
+    command = ["reproduce", "qualitative", "--data", str(tmp_path / "licensed"), "--output", str(tmp_path / "out")]
+    command += ["--model", str(weights["sharpmask-lite0"])]
+    assert main([*command, "--licenses", "4", "7", "--failures", "2"]) == 0
+    pictures = {path.name for path in (tmp_path / "out" / "qualitative").iterdir() if path.suffix in (".png", ".jpg")}
+    assert pictures == {"6_annotated.png", "6_deepmask.png", "6_sharpmask.png", "qualitative.jpg"}
+    with Image.open(tmp_path / "out" / "qualitative" / "qualitative.jpg") as sheet:
+        assert sheet.size == (3 * 240 + 4, 200)
+    assert main([*command, "--licenses", "7"]) == 2
+    assert f"{file} has no image with the license 7; its images have: 2, 4" in capsys.readouterr().err
+    assert main([*command, "--licenses", "4", "--images", "5"]) == 2
+    assert "5: not under one of the licences that --licenses names" in capsys.readouterr().err
 
 
 def test_the_proposal_of_highest_iou(data: Path) -> None:

@@ -68,6 +68,15 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--deepmask", type=str, default=None, metavar="MODEL", help="coco, qualitative: a DeepMask of its own"
     )
     parser.add_argument("--images", nargs="+", type=str, default=[], help="qualitative: ids or file names of photos")
+    parser.add_argument(
+        "--licenses",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="ID",
+        help="qualitative: only photos with one of these license ids of the annotations; COCO's 4, 7 and 8 may be "
+        "shown to anyone (CC BY, no known restrictions, US government)",
+    )
     parser.add_argument("--count", type=int, default=None, help="qualitative: photos to draw at random (default 6)")
     parser.add_argument("--failures", type=int, default=None, help="qualitative: failure cases (default 3)")
     parser.add_argument("--device", type=str, default=None, help="cpu, cuda, cuda:1, …; default: cuda where available")
@@ -80,7 +89,8 @@ def run(args: Namespace) -> int:
     from sharpmask.reproduce.study import Options
 
     chosen = args.as_dict()
-    study, data, output, images = (chosen.pop(name) for name in ("study", "data", "output", "images"))
-    options = Options(data=find_data(data), output=Path(output), images=tuple(images), **chosen)
+    study, data, output = (chosen.pop(name) for name in ("study", "data", "output"))
+    chosen |= {name: tuple(chosen[name]) for name in ("images", "licenses")}
+    options = Options(data=find_data(data), output=Path(output), **chosen)
     print(reproduce(study, options, lambda message: print(message, file=sys.stderr)))
     return 0

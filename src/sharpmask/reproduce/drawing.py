@@ -12,6 +12,8 @@ from sharpmask.proposals.overlay import mask_edge
 
 RED = np.array([255.0, 20.0, 20.0], np.float32)
 _FILL, _LINE = 0.45, 0.95
+# Of a sheet, in pixels: the height of its pictures, its width, and what lies between the pictures of two photos.
+_TILE, _SHEET, _GAP = 200, 1900, 12
 
 
 def draw_truth(pixels: np.ndarray, objects: Sequence[Rle]) -> Image.Image:
@@ -26,6 +28,31 @@ def draw_matches(pixels: np.ndarray, objects: Sequence[Rle], matches: Sequence[R
     found = [colour for colour, rle in zip(colours, matches, strict=True) if rle is not None]
     missed = _decoded([rle for rle, match in zip(objects, matches, strict=True) if match is None])
     return _paint(pixels, list(zip(masks, found, strict=True)), missed)
+
+
+def draw_sheet(photos: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """All pictures on one white sheet: those of a photo side by side, as many photos in a row as have room."""
+    strips = [[_of_height(picture, _TILE) for picture in pictures] for pictures in photos]
+    places: list[tuple[Image.Image, int, int]] = []
+    x = y = right = 0
+    for strip in strips:
+        width = sum(picture.width + 2 for picture in strip) - 2
+        if x and x + width > _SHEET:
+            x, y = 0, y + _TILE + _GAP
+        for picture in strip:
+            places.append((picture, x, y))
+            right = max(right, x + picture.width)
+            x += picture.width + 2
+        x += _GAP - 2
+    sheet = Image.new("RGB", (right, y + _TILE), "white")
+    for picture, x, y in places:
+        sheet.paste(picture, (x, y))
+    return sheet
+
+
+def _of_height(picture: Image.Image, height: int) -> Image.Image:
+    width = max(1, round(picture.width * height / picture.height))
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _decoded(rles: Sequence[Rle]) -> list[np.ndarray]:

@@ -33,7 +33,9 @@ PAPERS_PHOTOS = 5000
 TIMED_PHOTOS, TURNS = 4, 2
 # Options that a plan depends on besides its rows and data.
 _CHOSEN = ("schedule", "precision", "minutes", "steps", "photos", "seed")
-_PROBE_STEPS, _PROBE_PHOTOS = 4, 2
+# The first steps and the first photo are slower than all others: of the steps the second half counts, of the photos
+# the median.
+_PROBE_STEPS, _PROBE_PHOTOS = 10, 3
 _LEAST_PHOTOS, _LEAST_STEPS = 10, 20
 # Of the time that is left for measuring and training together, the part that measuring may take.
 _MEASURING = 0.45
@@ -172,4 +174,4 @@ def _probe(row: Row, study: Study, options: Options, validation: Validation, fol
         began = perf_counter()
         method.propose(path, image_id)
         seconds.append(perf_counter() - began)
-    return _Probe(start, step, statistics.mean(seconds))
+    return _Probe(start, step, statistics.median(seconds))

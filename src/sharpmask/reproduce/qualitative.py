@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from sharpmask.checkpoints import DEFAULT_MODEL
 from sharpmask.errors import ConfigError
-from sharpmask.evaluation.inputs import ImageId
+from sharpmask.evaluation.inputs import ImageId, read_json
 from sharpmask.evaluation.masks import Rle, mask_ious
 from sharpmask.files import atomic_write
 from sharpmask.images import read_image
 from sharpmask.report.matches import FOUND_IOU, best_matches
-from sharpmask.reproduce.drawing import draw_matches, draw_truth
+from sharpmask.reproduce.drawing import draw_matches, draw_sheet, draw_truth
 from sharpmask.reproduce.measure import Validation, photo_key, read_lines, read_validation
 from sharpmask.reproduce.methods import Method, file_digest, open_method, weights_digest
 from sharpmask.reproduce.page import Panel, Shown, render_page
@@ -38,13 +38,17 @@ class Match:
 
 
 def run_qualitative(options: Options) -> Path:
-    """Write `options.output`/qualitative/qualitative.html and a PNG for each of its pictures; returns the page's path.
+    """Write a page of pictures, `options.output`/qualitative/qualitative.html; returns its path.
+
+    Beside it are all pictures as PNG, and on one sheet, qualitative.jpg.
 
     Photos are those of `options.images` (ids or file names), or `options.count` drawn with the seed; the failure cases
-    are those other ones of the first `options.photos` of whose objects SharpMask finds the smallest share.
+    are those other ones of the first `options.photos` of whose objects SharpMask finds the smallest share. With
+    `options.licenses` all are photos with one of these licence ids.
 
     Raises:
-        ConfigError: an image that the data does not have, or data without objects.
+        ConfigError: an image that the data does not have, or one without objects or under another licence, or data
+            without photos of such a licence.
     """
     folder = options.output / "qualitative"
     try:
@@ -52,8 +56,9 @@ def run_qualitative(options: Options) -> Path:
     except OSError as error:
         raise ConfigError(f"cannot make the folder {folder}: {error.strerror or error}") from error
     everything = read_validation(options.data.val)
-    pool = [i for i in everything.truth.image_ids[: options.photos or _POOL] if everything.truth.objects.get(i)]
-    chosen = _chosen(options, everything, pool)
+    licensed = _licensed(options, everything.truth.image_ids)
+    pool = [i for i in licensed[: options.photos or _POOL] if everything.truth.objects.get(i)]
+    chosen = _chosen(options, everything, pool, licensed)
     model = options.model or DEFAULT_MODEL
     rows = (
         Row("deepmask", "DeepMask", options.deepmask or model, coarse=True),
@@ -73,6 +78,9 @@ def run_qualitative(options: Options) -> Path:
     shown = {
         name: [_shown(image_id, everything, matches, folder) for image_id in ids] for name, ids in groups.items() if ids
     }
+    with atomic_write(folder / "qualitative.jpg") as temporary:
+        sheet = draw_sheet([[panel.picture for panel in photo.panels] for photos in shown.values() for photo in photos])
+        sheet.save(temporary, "JPEG", quality=88)
     page = folder / "qualitative.html"
     with atomic_write(page) as temporary:
         sources = f"SharpMask `{model}`, DeepMask " + (
@@ -82,7 +90,21 @@ def run_qualitative(options: Options) -> Path:
     return page
 
 
-def _chosen(options: Options, everything: Validation, pool: list[ImageId]) -> list[ImageId]:
+def _licensed(options: Options, image_ids: list[ImageId]) -> list[ImageId]:
+    """The images that have one of the licences asked for, in their order; all where none is asked for."""
+    if not options.licenses:
+        return image_ids
+    file = options.data.val.annotations
+    licences = {image["id"]: image.get("license") for image in read_json(file)["images"]}
+    licensed = [image_id for image_id in image_ids if licences[image_id] in options.licenses]
+    if not licensed:
+        there = ", ".join(sorted({str(licence) for licence in licences.values() if licence is not None})) or "none"
+        wanted = ", ".join(map(str, options.licenses))
+        raise ConfigError(f"{file} has no image with the license {wanted}; its images have: {there}")
+    return licensed
+
+
+def _chosen(options: Options, everything: Validation, pool: list[ImageId], licensed: list[ImageId]) -> list[ImageId]:
     truth = everything.truth
     if options.images:
         by_text = {str(image_id): image_id for image_id in truth.image_ids}
@@ -93,6 +115,9 @@ def _chosen(options: Options, everything: Validation, pool: list[ImageId]) -> li
         bare = [name for name in options.images if not truth.objects.get(by_text[name])]
         if bare:
             raise ConfigError(f"no object is annotated in {', '.join(bare)}, so that there is nothing to compare with")
+        barred = [name for name in options.images if by_text[name] not in licensed]
+        if barred:
+            raise ConfigError(f"{', '.join(barred)}: not under one of the licences that --licenses names")
         return list(dict.fromkeys(by_text[name] for name in options.images))
     several = [image_id for image_id in pool if len(truth.objects[image_id]) > 1] or pool
     if not several:

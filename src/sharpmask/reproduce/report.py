@@ -22,7 +22,7 @@ def reproduce(name: str, options: Options, say: Callable[[str], None]) -> str:
     """
     check_options(name, options)
     if name == "qualitative":
-        return f"{run_qualitative(options)}, and its pictures as PNG beside it"
+        return f"{run_qualitative(options)}, and its pictures beside it, each as PNG and all on one sheet"
     require_matplotlib()
     if name == "detection":
         page = write_detection_page(run_detection_study(options, say), options.output / name)

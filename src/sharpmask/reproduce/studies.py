@@ -39,6 +39,7 @@ _ONLY = {
     "precision": (("trunk", "heads", "refinement"), None),
     "steps": (("trunk", "heads", "refinement", "detection"), None),
     "images": (("qualitative",), ()),
+    "licenses": (("qualitative",), ()),
     "count": (("qualitative",), None),
     "failures": (("qualitative",), None),
 }

@@ -113,5 +113,6 @@ class Options:
     device: str | None = None
     seed: int = 0
     images: tuple[str, ...] = field(default=())
+    licenses: tuple[int, ...] = field(default=())
     count: int | None = None
     failures: int | None = None
