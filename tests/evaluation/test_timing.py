@@ -72,7 +72,7 @@ def test_methods_take_turns() -> None:
 
     found = interleaved_times({"a": method("a"), "b": method("b")}, ["x", "y", "x"])  # type: ignore[dict-item]
     # In vain: each once, then the first of them before every photo.
-    assert calls == [tuple(pair) for pair in "ax bx ax bx ay ay by ax ax bx".split()]
+    assert calls == [tuple(pair) for pair in ["ax", "bx", "ax", "bx", "ay", "ay", "by", "ax", "ax", "bx"]]
     assert found == {"a": [{"total": t} for t in (3.0, 6.0, 9.0)], "b": [{"total": t} for t in (4.0, 7.0, 10.0)]}
 
 

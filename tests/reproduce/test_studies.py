@@ -109,6 +109,21 @@ def test_options_that_do_not_fit(name: str, changes: dict[str, Any], message: st
         build(name, changes)
 
 
+def test_wide_layers_learn_in_smaller_steps() -> None:
+    """10 x 10 x 128 inputs of F128 against 10 x 10 x 1024 and 7 x 7 x 1024 without."""
+    study = build("trunk", {"trunk_weights": "r.safetensors"})
+    rates = {row.name: row.rate for row in study.trained}
+    assert rates["w160-p4-d39-f128"] == 1 and rates["w160-p4-d39"] == 1 / 8
+    assert rates["w112-p4-d39"] == pytest.approx(12800 / 50176)
+    wide, plain = (
+        train_config(study.row(name), options(), steps=90, output=Path("o"), start=None).deepmask.learning_rate
+        for name in ("w160-p4-d39", "w160-p4-d39-f128")
+    )
+    assert wide == plain / 8
+    full = train_config(study.row("w160-p4-d39"), options(schedule="paper"), steps=9, output=Path("o"), start=None)
+    assert full.deepmask.learning_rate == 0.001  # the released one
+
+
 def test_the_two_schedules() -> None:
     study = build("refinement", VARIANTS[5][1])
     short = train_config(study.row("k8"), options(), steps=90, output=Path("o"), start="s.safetensors")

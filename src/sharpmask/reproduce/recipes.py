@@ -33,7 +33,13 @@ def train_config(row: Row, options: Options, *, steps: int, output: Path, start:
     stages = {name: stage_config(shipped[name]) for name in ("deepmask", "sharpmask")}
     if options.schedule == "short":
         stages = {
-            name: dataclasses.replace(stage, steps=steps, warmup=min(stage.warmup, steps // 5), trunk_factor=0.0)
+            name: dataclasses.replace(
+                stage,
+                steps=steps,
+                warmup=min(stage.warmup, steps // 5),
+                learning_rate=stage.learning_rate * row.rate,
+                trunk_factor=0.0,
+            )
             for name, stage in stages.items()
         }
     for name in stages:

@@ -5,9 +5,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from sharpmask.checkpoints import DEFAULT_MODEL
 from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.evaluation.baselines import require_opencv
+from sharpmask.networks.deepmask import DeepMask
+from sharpmask.networks.sharpmask import build_network
+from sharpmask.networks.specs import get_spec
 from sharpmask.proposals.proposer import pick_device
 from sharpmask.reproduce.study import SELECTIVE_SEARCH, WIDTHS, Finding, Options, Row, Study
 
@@ -77,6 +82,14 @@ def _spec_name(options: Options, stem: str, middle: str = "") -> str:
     return "-".join(part for part in (stem, middle, "caffe" if options.caffe else "") if part)
 
 
+def _window_inputs(model: str) -> int:
+    """Inputs of the layer over a whole window, from which a DeepMask makes its encoding."""
+    with torch.device("meta"):
+        network = build_network(get_spec(model))
+    assert isinstance(network, DeepMask)
+    return network.encoder.encode.in_features
+
+
 def _trunk(options: Options) -> Study:
     if options.trunk_weights is None and options.vgg_weights is None:
         raise ConfigError(
@@ -92,7 +105,8 @@ def _trunk(options: Options) -> Study:
         kind = "vgg" if "vgg" in name else "resnet"
         weights = options.vgg_weights if kind == "vgg" else options.trunk_weights
         model = model if kind == "vgg" else _spec_name(options, model)
-        return Row(name, label, model, stage="deepmask", trunk_weights=weights, without=missing[kind])
+        rate = min(1.0, _window_inputs("deepmask-resnet50") / _window_inputs(model))
+        return Row(name, label, model, stage="deepmask", trunk_weights=weights, rate=rate, without=missing[kind])
 
     names = ("w160-p4-d39", "w160-p4-d39-f128", "w112-p4-d39", "w112-p3-d21", "w112-p3-d21-f128")
     rows = (
@@ -105,7 +119,13 @@ def _trunk(options: Options) -> Study:
     return Study(
         name="trunk",
         title="Trunks",
-        protocol=_training(options, "each row's trunk as ImageNet made it and frozen"),
+        protocol=_training(options, "each row's trunk as ImageNet made it and frozen")
+        + (
+            " AdamW moves every weight by as much, so that a layer over a window of more numbers than F128's 12,800 "
+            "needs a learning rate that is as much lower."
+            if options.schedule == "short"
+            else ""
+        ),
         rows=rows,
         metrics=(bound, "mask AR@10", "mask AR@100", "mask AR@1000", "mask AUC"),
         findings=(
@@ -233,7 +253,14 @@ def _refinement(options: Options) -> Study:
             ),
             Finding("the multiscale baseline is below SharpMask", "k32", "multiscale", "above", auc),
         ),
-        notes=("The paper's rows are SharpMask (k = 32, halved) and its DeepMask, each trained in full.",),
+        notes=(
+            "The paper's rows are SharpMask (k = 32, halved) and its DeepMask, each trained in full.",
+            *(
+                ["The DeepMask was trained for longer than the refinements here, which compare with one another."]
+                if options.schedule == "short"
+                else []
+            ),
+        ),
     )
 
 

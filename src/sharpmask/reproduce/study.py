@@ -24,6 +24,7 @@ class Row:
         start_row: row whose trained model training starts from, in its place.
         trunk_weights: ImageNet weights that training starts from.
         share: steps in relation to the other rows.
+        rate: learning rate of the short schedule in relation to its config's.
         zoom: of the proposer.
         coarse: measure the DeepMask inside the model.
         without: why the accuracy is not measured, for a row of which only the cost is.
@@ -37,6 +38,7 @@ class Row:
     start_row: str | None = None
     trunk_weights: str | None = None
     share: float = 1.0
+    rate: float = 1.0
     zoom: int = 0
     coarse: bool = False
     without: str | None = None
