@@ -12,7 +12,6 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,29 +34,23 @@ from sharpmask.reproduce.measure import Validation, read_validation
 PEER = "SAM ViT-B, everything mode (random weights)"
 FLOOR = "the same without its encoder (MobileSAM and others: at least this)"
 SEARCH = "Selective Search (OpenCV, fast)"
-HALF_SCALES = (-2.0, -1.0, 0.0)
 
 
-@dataclass(frozen=True)
-class Setting:
-    """A point of the curve: a model and the proposer's options."""
-
-    model: str
-    label: str
-    options: dict[str, Any] = field(default_factory=dict)
-
-
-def settings(models: list[str]) -> list[Setting]:
+def settings(models: list[str], runtime: str) -> dict[str, Proposer]:
     """What a user can choose between, from fast to thorough, for each model that is there."""
-    found = []
+    found = {}
     for model in models:
-        found += [
-            Setting(model, "3 scales, 100 windows", {"scales": HALF_SCALES, "top": 100}),
-            Setting(model, "3 scales", {"scales": HALF_SCALES}),
-            Setting(model, "7 scales"),
-            Setting(model, "7 scales, half steps", {"half_steps": True}),
-            Setting(model, "7 scales, zoom 1", {"zoom": 1}),
-        ]
+        full = sharpmask.load(model, runtime=runtime)
+        octaves = full.scales[1::2]  # every second of the model's own
+        options: dict[str, dict[str, Any]] = {
+            "3 scales, 100 windows": {"scales": octaves, "top": 100},
+            "3 scales": {"scales": octaves},
+            "7 scales": {},
+            "7 scales, half steps": {"half_steps": True},
+            "7 scales, zoom 1": {"zoom": 1},
+        }
+        for label, chosen in options.items():
+            found[f"{Path(model).stem}, {label}"] = sharpmask.load(model, runtime=runtime, **chosen) if chosen else full
     return found
 
 
@@ -75,10 +68,7 @@ def main() -> None:
     parser.add_argument("--chart", default=None, metavar="OUT.png")
     arguments = parser.parse_args()
     validation = read_validation(Photos(Path(arguments.annotations), Path(arguments.images))).first(arguments.photos)
-    proposers = {
-        f"{Path(s.model).stem}, {s.label}": sharpmask.load(s.model, runtime=arguments.runtime, **s.options)
-        for s in settings(arguments.models)
-    }
+    proposers = settings(arguments.models, arguments.runtime)
     recalls = {name: measure(validation, proposer.propose, name) for name, proposer in proposers.items()}
     recalls[SEARCH] = measure(validation, None, SEARCH)
     calls: dict[str, Callable[[Path], dict[str, float]]] = {name: timed(p) for name, p in proposers.items()}
@@ -87,13 +77,13 @@ def main() -> None:
         from sam_everything import everything, load
 
         model = load()
-        calls[PEER] = lambda path: summed(everything(model, read_image(path))[1])
+        calls[PEER] = lambda path: everything(model, path)[1]
     photos = list(validation.paths.values())
     spread = [photos[i * len(photos) // arguments.timed] for i in range(arguments.timed)]
     records = interleaved_times(calls, spread * arguments.rounds)
     times = {name: statistics.median(record["total"] for record in of) for name, of in records.items()}
     if arguments.peers:
-        times[FLOOR] = statistics.median(record["masks"] for record in records[PEER])
+        times[FLOOR] = statistics.median(record["total"] - record["encoder"] for record in records[PEER])
     print(table(recalls, times, validation, spread))
     if arguments.chart:
         draw(recalls, times, arguments.chart)
@@ -103,10 +93,6 @@ def clocked(call: Callable[[], Any]) -> dict[str, float]:
     began = time.perf_counter()
     call()
     return {"total": time.perf_counter() - began}
-
-
-def summed(parts: dict[str, float]) -> dict[str, float]:
-    return {**parts, "total": sum(parts.values())}
 
 
 def timed(proposer: Proposer) -> Callable[[Path], dict[str, float]]:
