@@ -3,135 +3,24 @@
 import base64
 import json
 import zipfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from page_visit import Visit
 from PIL import Image
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request, Response
+from playwright.sync_api import Page
 from pycocotools import mask as coco_mask
-from web_fakes import FakeModel, encoded, known_masks, running
+from web_fakes import encoded, known_masks
 
-from browser_waits import PATIENCE, expect, settles
+from browser_waits import expect
 from sharpmask.formats import PHOTO_FORMATS
 from sharpmask.proposals.result import Proposals
 from sharpmask.web.api import _describe
-from sharpmask.web.app import create_app
-from sharpmask.web.limits import Limits
 
 SIZE = (200, 300)
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
-
-
-@pytest.fixture
-def address(model: FakeModel) -> Iterator[str]:
-    with running(create_app(model, model="fake", limits=Limits(queue=1))) as address:
-        yield address
-
-
-@dataclass
-class Visit:
-    """A page that is open, and what went over the wire."""
-
-    page: Page
-    requests: list[Request] = field(default_factory=list)
-    complaints: list[str] = field(default_factory=list)
-
-    def note(self, message: ConsoleMessage) -> None:
-        if "getImageData" not in message.text:  # Chromium's advice about `inked` below
-            self.complaints.append(f"{message.type}: {message.text}")
-
-    def searches(self) -> int:
-        return sum("/v1/proposals" in request.url for request in self.requests)
-
-    def point(self, x: float, y: float) -> tuple[float, float]:
-        """Shares of the photo to a place on the screen."""
-        box = self.page.locator("canvas.photo").bounding_box()
-        assert box is not None
-        return box["x"] + x * box["width"], box["y"] + y * box["height"]
-
-    def choose(self, data: bytes, name: str = "beach.png") -> None:
-        with self.page.expect_file_chooser() as chooser:
-            self.page.locator("#choose, #another").locator("visible=true").click()
-        chooser.value.set_files([{"name": name, "mimeType": "", "buffer": data}])
-
-    def shown(self) -> list[int]:
-        """Ids of the masks that can be pointed at."""
-        options = self.page.locator("#options [role=option]")
-        return [int(name.removeprefix("mask-")) for name in options.evaluate_all("all => all.map(one => one.id)")]
-
-    def kept(self) -> list[int]:
-        options = self.page.locator("#options [aria-selected=true]")
-        return [int(name.removeprefix("mask-")) for name in options.evaluate_all("all => all.map(one => one.id)")]
-
-    def current(self) -> int | None:
-        name = self.page.locator("#stage").get_attribute("aria-activedescendant")
-        return None if name is None else int(name.removeprefix("mask-"))
-
-    def shows(self, *masks: int) -> None:
-        """Wait until just these can be pointed at."""
-        settles(self.page, self.shown, list(masks))
-
-    def keeps(self, *masks: int) -> None:
-        settles(self.page, self.kept, list(masks))
-
-    def points_at(self, mask: int | None) -> None:
-        settles(self.page, self.current, mask)
-
-    def complains(self, *parts: str) -> None:
-        """Wait for just these complaints, which are then forgiven."""
-        settles(self.page, lambda: len(self.complaints), len(parts))
-        assert all(part in text for part, text in zip(parts, self.complaints, strict=True)), self.complaints
-        self.complaints.clear()
-
-    def inked(self, layer: str, wanted: dict[tuple[float, float], bool]) -> None:
-        """Wait until a canvas has something at these places of the photo, or nothing."""
-        script = """(canvas, [x, y]) =>
-            canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data[3]"""
-        canvas = self.page.locator(f"canvas.{layer}")
-        settles(self.page, lambda: {place: canvas.evaluate(script, [*place]) > 0 for place in wanted}, wanted)
-
-
-@pytest.fixture
-def visit(browser: Browser, address: str) -> Iterator[Callable[..., Visit]]:
-    """Opens the page; at the end every request must have stayed on this server and nothing may have been complained
-    about."""
-    visits = []
-
-    def open_page(path: str = "/", **options: Any) -> Visit:
-        context = browser.new_context(**options)
-        context.set_default_timeout(1000 * PATIENCE)
-        visit = Visit(context.new_page())
-        visits.append(visit)
-        visit.page.on("request", lambda request: visit.requests.append(request))
-        visit.page.on("console", visit.note)
-        visit.page.on("pageerror", lambda error: visit.complaints.append(str(error)))
-        # Playwright takes over file dialogs some time after the first one asks for it; too late for the Enter key.
-        visit.page.on("filechooser", lambda chooser: None)
-        visit.page.goto(address + path)
-        if path == "/":  # the server's answer about itself changes the page's height
-            expect(visit.page.locator("#kinds")).to_contain_text("megapixels")
-        return visit
-
-    yield open_page
-    for visit in visits:
-        visit.page.context.close()
-        hosts = {urlsplit(request.url).netloc for request in visit.requests if not request.url.startswith("blob:")}
-        assert hosts == {urlsplit(address).netloc}
-        assert visit.complaints == []
-
-
-@pytest.fixture
-def beach(visit: Callable[..., Visit]) -> Visit:
-    """The page with the masks of a picture."""
-    opened = visit()
-    opened.choose(encoded(300, 200))
-    expect(opened.page.locator("#about")).to_contain_text("5 masks found")
-    return opened
 
 
 def _transfer(page: Page, data: bytes, name: str, kind: str) -> Any:
@@ -304,42 +193,6 @@ def test_sliders_act_at_once_and_without_the_server(beach: Visit) -> None:
     assert len(beach.requests) == before
 
 
-def test_phone(visit: Callable[..., Visit]) -> None:
-    here = visit(**PHONE)
-    page = here.page
-
-    def fits() -> bool:
-        return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-
-    assert fits()
-    here.choose(encoded(300, 200))
-    expect(page.locator("#about")).to_contain_text("5 masks found")
-    assert fits()
-    page.touchscreen.tap(*here.point(0.35, 0.35))
-    here.points_at(4)
-    here.keeps(4)
-    page.get_by_role("button", name="Larger").tap()
-    here.points_at(2)
-    here.keeps(4)
-    page.locator("#keep").tap()
-    here.keeps(2, 4)
-    expect(page.locator("#keep")).to_have_text("Remove")
-    # The photo stays in sight while its sliders are moved.
-    page.get_by_label("Area at most").scroll_into_view_if_needed()
-    page.evaluate("scrollTo(0, 500)")
-    box = page.locator("#stage").bounding_box()
-    assert box is not None and box["y"] == 0 and box["height"] <= 0.5 * 844
-    slider = page.get_by_label("Masks at most")
-    assert slider.evaluate("element => element.getBoundingClientRect().height") >= 32
-    for button in page.get_by_role("button").all():
-        if button.is_visible():
-            size = button.bounding_box()
-            assert size is not None and size["height"] >= 36 and size["width"] >= 30, button.inner_text()
-    with page.expect_download():
-        page.get_by_role("button", name="Export 2 masks").tap()
-    assert fits()
-
-
 def test_paste_and_another_picture(beach: Visit) -> None:
     page = beach.page
     page.mouse.click(*beach.point(0.8, 0.5))
@@ -352,129 +205,6 @@ def test_paste_and_another_picture(beach: Visit) -> None:
     expect(page.locator("#about")).to_contain_text("5 masks found")
     box = page.locator("#stage").bounding_box()
     assert box is not None and box["width"] == pytest.approx(box["height"], abs=1)
-
-
-@pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
-def test_pictures_that_the_browser_shows_otherwise(visit: Callable[..., Visit], kind: str) -> None:
-    """A format that it cannot show, and one that it turns as the server does."""
-    here = visit()
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    here.choose(encoded(300, 200, kind, exif=exif), f"scan.{kind.lower()}")
-    expect(here.page.locator("#about")).to_contain_text("5 masks found")
-    assert sum("/v1/picture" in request.url for request in here.requests) == (kind == "TIFF")
-    box = here.page.locator("#stage").bounding_box()
-    assert box is not None and box["width"] / box["height"] == pytest.approx(2 / 3, abs=0.01)
-    here.inked("photo", {(0.9, 0.1): True})
-    here.page.mouse.click(*here.point(0.8, 0.5))
-    here.keeps(3)
-
-
-def test_what_is_no_picture(visit: Callable[..., Visit]) -> None:
-    here = visit()
-    here.choose(b"no picture at all", "notes.txt")
-    expect(here.page.locator("#status.bad")).to_contain_text("notes.txt: not an image of a known format")
-    expect(here.page.locator("#drop")).to_be_visible()
-    here.complains("status of 415")  # Chromium reports every refusal
-    here.choose(encoded(30, 20))
-    expect(here.page.locator("#about")).to_contain_text("5 masks found")
-    expect(here.page.locator("#status.bad")).to_have_count(0)
-    # Work is not lost by a wrong file.
-    here.page.mouse.click(*here.point(0.8, 0.5))
-    here.choose(b"no picture either", "more.txt")
-    expect(here.page.locator("#status.bad")).to_contain_text("more.txt")
-    here.keeps(3)
-    here.complains("status of 415")
-
-
-def test_cancel_stops_the_server_too(visit: Callable[..., Visit], model: FakeModel) -> None:
-    here = visit()
-    model.gate.clear()
-    here.choose(encoded(300, 200))
-    expect(here.page.locator("#progress")).to_contain_text("Searching")
-    assert model.began.acquire(timeout=60)
-    here.page.get_by_role("button", name="Cancel").click()
-    assert model.stopped.wait(60)
-    expect(here.page.locator("#working")).to_be_hidden()
-    model.gate.set()
-    here.page.get_by_text("Search again").first.click()
-    here.page.get_by_label("Masks", exact=True).select_option("100")
-    here.page.get_by_role("button", name="Search again").click()
-    expect(here.page.locator("#about")).to_contain_text("5 masks found")
-    assert model.seen[-1][1].top == 100
-
-
-def test_busy_server_is_asked_again(visit: Callable[..., Visit], model: FakeModel) -> None:
-    """One picture is worked on and one waits; a third page has to wait outside."""
-    model.gate.clear()
-    first, second, third = visit(), visit(), visit()
-    refused: list[Response] = []
-    third.page.on("response", lambda answer: answer.status == 429 and refused.append(answer))
-    first.choose(encoded(300, 200))
-    assert model.began.acquire(timeout=60)
-    with second.page.expect_request("**/v1/proposals?**"):
-        second.choose(encoded(300, 200))
-    with third.page.expect_response(lambda answer: answer.status == 429):
-        third.choose(encoded(300, 200))
-    expect(third.page.locator("#progress")).to_contain_text("busy")
-    model.gate.set()
-    for each in (first, second, third):
-        expect(each.page.locator("#about")).to_contain_text("5 masks found")
-    third.complains(*["status of 429"] * len(refused))
-
-
-def _contrast(page: Page, selector: str) -> float:
-    """Of an element's text with what is behind it (WCAG)."""
-    script = """(element) => {
-        const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
-        const light = (colour) => {
-            canvas.fillStyle = colour;
-            canvas.fillRect(0, 0, 1, 1);
-            const [r, g, b] = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3)
-                .map((value) => value / 255)
-                .map((value) => (value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4));
-            return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-        };
-        let behind = element;
-        const clear = /(, 0\\)|\\/ 0\\)|transparent)$/;
-        while (clear.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
-        const [a, b] = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor].map(light);
-        return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    }"""
-    return page.locator(selector).first.evaluate(script)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_themes_can_be_read(visit: Callable[..., Visit], scheme: str) -> None:
-    here = visit(color_scheme=scheme)
-    page = here.page
-    start = ("h1", "#promise", "#choose", "#model", "nav a")
-    assert [name for name in start if _contrast(page, name) < 4.5] == []
-    here.choose(encoded(300, 200))
-    expect(page.locator("#about")).to_contain_text("5 masks found")
-    page.get_by_role("button", name="Keep all shown").click()
-    rest = ("#about", "#keys", "kbd", "h2", ".count", ".slider label", "summary", "#export-button", "#format", "#clear")
-    assert [name for name in rest if _contrast(page, name) < 4.5] == []
-    ground = "getComputedStyle(document.body).backgroundColor"
-    before = page.evaluate(ground)
-    page.get_by_role("button", name="Light or dark").click()
-    after = page.evaluate(ground)
-    assert before != after
-    page.reload()
-    assert page.evaluate(ground) == after
-
-
-def test_controls_have_names(beach: Visit) -> None:
-    beach.page.get_by_role("button", name="Keep all shown").click()
-    for details in beach.page.locator("details").all():
-        details.evaluate("element => { element.open = true; }")
-    nameless = beach.page.locator("button, input, select, a, [role=listbox]").evaluate_all(
-        """all => all.filter((one) => !(one.labels?.length && one.labels[0].textContent.trim())
-            && !one.getAttribute("aria-label") && !one.textContent.trim()).map((one) => one.outerHTML)"""
-    )
-    assert nameless == []
-    roles = beach.page.locator("#stage").aria_snapshot()
-    assert roles.count("- option") == 4
 
 
 def test_masks_in_the_browser_are_those_of_the_package(visit: Callable[..., Visit]) -> None:
@@ -531,16 +261,3 @@ def test_masks_in_the_browser_are_those_of_the_package(visit: Callable[..., Visi
     for (column, row), there in zip(places, seen["at"], strict=True):
         inside = np.flatnonzero(found.masks[:, row, column])
         assert there == inside[np.argsort(found.areas[inside], kind="stable")].tolist()
-
-
-def test_api_page_shows_the_whole_api(visit: Callable[..., Visit], address: str) -> None:
-    here = visit("/docs")
-    page = here.page
-    expect(page.locator("article")).to_have_count(7)
-    for path in ("/v1/proposals", "/v1/proposals/batch", "/v1/export", "/healthz", "/metrics"):
-        expect(page.locator("h3 code", has_text=path).first).to_be_visible()
-    expect(page.locator("article").first).to_contain_text(f"curl '{address}/v1/proposals?top=100' -F file=@photo.jpg")
-    expect(page.locator("article").first).to_contain_text("integer, 1 … 1000, default 300")
-    page.locator("article", has_text="/v1/export").locator("summary", has_text="application/json").click()
-    expect(page.locator("article", has_text="/v1/export").first).to_contain_text("file_name")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
