@@ -90,15 +90,17 @@ def test_numbers_that_are_none_belong_to_no_mask() -> None:
         assert paste_windows(logits, grid, np.array([1]), np.array([1]), 0.0).areas[0] > 0
 
 
-def test_stability_is_the_ratio_of_two_thresholds() -> None:
-    grid = rescaled_grid((97, 131), -0.5, patch_size=160, stride=16)
+@pytest.mark.parametrize(("exponent", "side", "tolerance"), [(0, 160, 1e-6), (-0.5, 56, 0.02), (0.5, 160, 0.02)])
+def test_stability_is_the_ratio_of_two_thresholds(exponent: float, side: int, tolerance: float) -> None:
+    """Of the mask's own pixels: exact where they are the image's. All windows reach beyond the image."""
+    grid = rescaled_grid((97, 131), exponent, patch_size=160, stride=16)
     rows, cols = np.array([0, 2, 3]), np.array([1, 2, 0])
-    logits = smooth_logits(3, 56, seed=3)
+    logits = smooth_logits(3, side, seed=3)
     logits[2] = -50
     found = paste_windows(logits, grid, rows, cols, 0.0, stability_offset=0.3)
     high, low = (paste_windows(logits, grid, rows, cols, offset).areas for offset in (0.3, -0.3))
-    assert found.stability is not None
-    np.testing.assert_allclose(found.stability, high / np.maximum(low, 1), rtol=1e-6)
+    assert found.stability is not None and found.stability.dtype == np.float32
+    np.testing.assert_allclose(found.stability, high / np.maximum(low, 1), atol=tolerance)
     assert 0 < found.stability[0] < 1 and found.stability[2] == 0
 
 

@@ -100,14 +100,6 @@ def encode_toggles(toggles: np.ndarray, count: int, image_size: tuple[int, int])
     return EncodedMasks([{"size": [height, width], "counts": text} for text in strings], boxes, areas)
 
 
-def toggle_areas(toggles: np.ndarray, count: int, image_size: tuple[int, int]) -> np.ndarray:
-    """(count,) int64: the pixels of masks given by their sorted toggles, without encoding them."""
-    starts, ends = toggles[0::2], toggles[1::2]
-    owner = starts // (image_size[0] * image_size[1] + 1)
-    # Sums of doubles are exact here: no image has 2^53 pixels.
-    return np.bincount(owner, weights=ends - starts, minlength=count).astype(np.int64)
-
-
 def decode_counts(rle: Rle) -> np.ndarray:
     """The run lengths (K,) int64 of a compressed RLE, zeros first: the inverse of COCO's text form."""
     text = rle["counts"]
