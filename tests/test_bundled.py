@@ -40,7 +40,9 @@ def test_readme_command_writes_overlay_and_coco_json(tmp_path: Path) -> None:
         assert (cols.min(), rows.min(), cols.max() + 1, rows.max() + 1) == (x, y, x + width, y + height)
 
 
-@pytest.mark.parametrize(("model", "least"), [("sharpmask-lite0", 0.20), ("deepmask-lite0", 0.18)])
+@pytest.mark.parametrize(
+    ("model", "least"), [("sharpmask-lite0", 0.20), ("deepmask-lite0", 0.18), ("sharpmask-fast", 0.16)]
+)
 def test_bundled_models_find_objects_of_real_photos(model: str, least: float, shared: Path) -> None:
     """AR@100 on a few photos (README has all of them): guards against broken weights or geometry."""
     folder = shared / "data" / "coco-mini"

@@ -134,6 +134,8 @@ SPECS: dict[str, ModelSpec] = {
             refinement_stages=3,
             horizontal_width=16,
             upsampling="bilinear",
+            weights="sharpmask-fast.safetensors",
+            licence="Apache-2.0",
         ),
         ModelSpec(name="deepmask-lite2", trunk="efficientnet_lite2", features=64, horizontal_width=32),
         ModelSpec(
