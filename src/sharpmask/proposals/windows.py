@@ -173,7 +173,7 @@ def _stability(
     """(N,) float32, see `paste_windows`; `spans` are those down and across.
 
     Of two thresholds' masks one lies within the other, so that their IoU is the ratio of their areas. Counting the
-    mask's pixels takes a tenth of the time of putting two more masks on the image's, and finds nearly the same.
+    mask's pixels takes a fraction of the time of putting two more masks on the image's, and finds nearly the same.
     """
     count, side = logits.shape[:2]
     centres = (span.begin[:, None] + (np.arange(side) + 0.5) / span.step for span in spans)
