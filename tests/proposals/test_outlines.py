@@ -79,6 +79,9 @@ def test_the_same_on_tensors_as_on_arrays(exponent: float, monkeypatch: pytest.M
     every_pixel = outlines._at_image_pixels(logits, *spans, 0.0, grid.image_size)
     np.testing.assert_array_equal(every_pixel, outlines._at_image_pixels(logits.numpy(), *spans, 0.0, grid.image_size))
     assert len(arrays) > 20 and len(every_pixel) > 20
+    stability = outlines.window_stability(logits, *spans, 0.0, 0.3, grid.image_size)
+    monkeypatch.setattr(outlines, "_as_array", lambda tensor: tensor)
+    np.testing.assert_array_equal(stability, outlines.window_stability(logits, *spans, 0.0, 0.3, grid.image_size))
 
 
 def test_numbers_that_are_none_belong_to_no_mask() -> None:

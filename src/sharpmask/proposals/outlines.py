@@ -63,12 +63,31 @@ def window_toggles(
     """
     if logits.shape[0] == 0:
         return np.zeros(0, np.int64)
-    values: Array = logits.float().contiguous()
-    if values.device.type == "cpu":
-        values = values.numpy()
+    values = _as_array(logits)
     both_enlarge = max(down.step, across.step) <= 1
     find = _between_mask_pixels if both_enlarge and logits.shape[-1] > 1 else _at_image_pixels
     return find(values, down, across, threshold_logit, image_size)
+
+
+def window_stability(
+    logits: torch.Tensor, down: Spans, across: Spans, threshold_logit: float, offset: float, image_size: tuple[int, int]
+) -> np.ndarray:
+    """(N,) float32, the IoU of the masks (N,M,M) at `threshold_logit` plus and minus `offset`; 0 where both are empty.
+
+    One lies within the other, so that it is the ratio of their areas. These are counted in the mask's own pixels, of
+    which those in the image count: two more masks need not be put on the image's pixels.
+    """
+    values = _as_array(logits)
+    centres = (span.begin[:, None] + (np.arange(logits.shape[-1]) + 0.5) / span.step for span in (down, across))
+    rows, cols = ((at >= 0) & (at < size) for at, size in zip(centres, image_size, strict=True))
+    inside = _like(values, rows[:, :, None] & cols[:, None, :])
+    high, low = (
+        _module(values).count_nonzero(((values > level) & inside).reshape(len(logits), -1), 1)
+        for level in (threshold_logit + offset, threshold_logit - offset)
+    )
+    if isinstance(high, torch.Tensor):
+        high, low = high.cpu().numpy(), low.cpu().numpy()
+    return np.asarray(high / np.maximum(low, 1), np.float32)
 
 
 def _between_mask_pixels(
@@ -240,6 +259,11 @@ def _pieces(count: int, width: int) -> Iterator[slice]:
     step = max(1, _PIECE // max(1, width))
     for begin in range(0, count, step):
         yield slice(begin, begin + step)
+
+
+def _as_array(logits: torch.Tensor) -> Array:
+    values = logits.float().contiguous()
+    return values.numpy() if values.device.type == "cpu" else values
 
 
 def _module(array: Array) -> Any:

@@ -9,14 +9,12 @@ Shape letters: N windows, P patch side, M mask side, H W image, h w the pixels
 a window covers.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
 
-from sharpmask.proposals.outlines import Spans, window_toggles
+from sharpmask.proposals.outlines import Spans, window_stability, window_toggles
 from sharpmask.proposals.rle import EncodedMasks, encode_toggles, join_encoded
 
 # One window each: score logit, scale index, grid cell, number of the tile that holds its features (see pyramid.py) and
@@ -160,35 +158,9 @@ def paste_windows(
         encoded = encode_toggles(toggles, logits.shape[0], grid.image_size)
         if stability_offset is None:
             return encoded
-        return replace(encoded, stability=_stability(logits, spans, threshold_logit, stability_offset, grid.image_size))
+        stability = window_stability(logits, spans[0], spans[1], threshold_logit, stability_offset, grid.image_size)
+        return replace(encoded, stability=stability)
 
     # On a CPU in one thread: sharing these small steps of NumPy out among two was slower (`sharpmask bench`).
     size = chunk or (64 if mask_logits.device.type == "cpu" else 1024)
     return join_encoded([paste(slice(begin, begin + size)) for begin in range(0, len(rows), size)])
-
-
-def _stability(
-    logits: torch.Tensor, spans: Sequence[Spans], threshold: float, offset: float, image_size: tuple[int, int]
-) -> np.ndarray:
-    """(N,) float32, see `paste_windows`; `spans` are those down and across.
-
-    Of two thresholds' masks one lies within the other, so that their IoU is the ratio of their areas. Counting the
-    mask's pixels takes a fraction of the time of putting two more masks on the image's, and finds nearly the same.
-    """
-    count, side = logits.shape[:2]
-    centres = (span.begin[:, None] + (np.arange(side) + 0.5) / span.step for span in spans)
-    down, across = ((at >= 0) & (at < size) for at, size in zip(centres, image_size, strict=True))
-    inside: Any = down[:, :, None] & across[:, None, :]
-    values: Any = logits.float()
-    if logits.device.type == "cpu":
-        values = values.numpy()
-    else:
-        inside = torch.from_numpy(inside).to(logits.device)
-    xp: Any = np if logits.device.type == "cpu" else torch
-    high, low = (
-        xp.count_nonzero(((values > level) & inside).reshape(count, -1), 1)
-        for level in (threshold + offset, threshold - offset)
-    )
-    if isinstance(high, torch.Tensor):
-        high, low = high.cpu().numpy(), low.cpu().numpy()
-    return (high / np.maximum(low, 1)).astype(np.float32)
