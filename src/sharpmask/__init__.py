@@ -15,8 +15,8 @@ def load(name_or_path: str | None = None, *, runtime: str | None = None, **optio
 
     Args:
         name_or_path: a bundled model (default "sharpmask-lite0") or a .safetensors file made by `sharpmask train`.
-        runtime: what computes: None for the network as it is, "auto" for the fastest that is installed, or "torch",
-            "onnx", "openvino", each with ":fp32" or ":bf16" (see docs/runtimes.md).
+        runtime: what computes: "torch" (the default), "onnx", "openvino", each with ":fp32" or ":bf16"; "auto" for the
+            fastest that is installed; or "eager" for the network as it was trained (see docs/runtimes.md).
         options: defaults of the proposer: top, zoom, scales, threshold, nms, device, … (see `Proposer`).
 
     Raises:
@@ -24,13 +24,10 @@ def load(name_or_path: str | None = None, *, runtime: str | None = None, **optio
     """
     from sharpmask.checkpoints import DEFAULT_MODEL, load_network
     from sharpmask.proposals.proposer import Proposer
+    from sharpmask.runtimes import with_runtime
 
     network = load_network(name_or_path or DEFAULT_MODEL)
-    if runtime is not None:
-        from sharpmask.runtimes import with_runtime
-
-        network = with_runtime(network, runtime, options.get("device"))
-    return Proposer(network, **options)
+    return Proposer(with_runtime(network, runtime, options.get("device")), **options)
 
 
 def __getattr__(name: str) -> Any:

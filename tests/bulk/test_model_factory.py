@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
+import sharpmask
 from sharpmask.bulk.model import ModelFactory
 from sharpmask.checkpoints import save_network
 from sharpmask.errors import ConfigError, ModelError
 from sharpmask.networks.sharpmask import build_network
 from sharpmask.networks.specs import ModelSpec
 from sharpmask.proposals.cleaning import Cleaning
-from sharpmask.proposals.proposer import Proposer
 
 PHOTO = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
 
@@ -27,11 +27,9 @@ def model(tmp_path: Path, tiny_spec: ModelSpec) -> Path:
 
 
 def test_it_proposes_as_the_proposer_does(model: Path) -> None:
-    from sharpmask.checkpoints import load_network
-
     factory = ModelFactory.load(str(model), {"top": 9, "zoom": 1}, Cleaning(count=5))
     found = pickle.loads(pickle.dumps(factory)).make("cpu")(PHOTO)
-    expected = Proposer(load_network(model), top=9, zoom=1, device="cpu").propose(PHOTO)[:5]
+    expected = sharpmask.load(str(model), top=9, zoom=1, device="cpu").propose(PHOTO)[:5]
     assert found.rles == expected.rles and np.array_equal(found.scores, expected.scores) and len(found) > 0
 
 

@@ -103,8 +103,9 @@ def test_seconds_are_those_of_a_photo(network: SharpMask) -> None:
     assert set(seconds) == {"a", "b"} and min(seconds.values()) > 0
 
 
-def test_without_a_runtime_the_network_stays(network: SharpMask) -> None:
-    assert with_runtime(network, None) is with_runtime(network, "eager") is network
+def test_the_tuned_network_is_the_default_and_the_network_itself_can_be_had(network: SharpMask) -> None:
+    assert with_runtime(network, "eager") is network
+    assert str(with_runtime(network, None, "cpu")) == "torch:fp32"
 
 
 def test_every_way_in_takes_a_runtime(
@@ -113,14 +114,14 @@ def test_every_way_in_takes_a_runtime(
     model, photo = str(tmp_path / "model.safetensors"), str(shapes / "1.png")
     save_network(build_network(tiny_spec), model)
     options: dict[str, Any] = {"top": 10, "device": "cpu"}
-    expected = sharpmask.load(model, **options).propose(photo)
-    proposer = sharpmask.load(model, runtime="torch", **options)
+    expected = sharpmask.load(model, runtime="eager", **options).propose(photo)
+    proposer = sharpmask.load(model, **options)
     assert isinstance(proposer.network, Prepared)
     np.testing.assert_allclose(proposer.propose(photo).scores, expected.scores, atol=1e-5)
 
-    factory = ModelFactory.load(model, {"top": 10}, Cleaning(), "torch")
-    assert factory.describe()["runtime"] == "torch"
-    assert "runtime" not in ModelFactory.load(model, {"top": 10}, Cleaning()).describe()
+    factory = ModelFactory.load(model, {"top": 10}, Cleaning(), "eager")
+    assert factory.describe()["runtime"] == "eager"
+    assert ModelFactory.load(model, {"top": 10}, Cleaning()).describe()["runtime"] == "torch"
     with pytest.raises(ConfigError, match="abacus"):
         ModelFactory.load(model, {}, Cleaning(), "abacus")
     pixels = np.full((60, 80, 3), 99, np.uint8)

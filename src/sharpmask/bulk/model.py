@@ -61,6 +61,7 @@ class ModelFactory:
     def describe(self) -> dict[str, Any]:
         """Every option with its value, given or not: a default that changes with a version is a change too."""
         from sharpmask.proposals.proposer import Proposer
+        from sharpmask.runtimes import DEFAULT_RUNTIME
 
         parameters = inspect.signature(Proposer).parameters
         return {
@@ -68,7 +69,7 @@ class ModelFactory:
             "weights": self.weights,
             **{name: parameter.default for name, parameter in parameters.items() if name not in _NO_MATTER},
             **self.settings,
-            **({} if self.runtime is None else {"runtime": self.runtime}),
+            "runtime": self.runtime or DEFAULT_RUNTIME,
             **{f"cleaning {name}": value for name, value in dataclasses.asdict(self.cleaning).items()},
         }
 

@@ -12,7 +12,7 @@ from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 from sharpmask.errors import ConfigError
 
 RUNTIME_HELP = (
-    "what computes: eager (default), auto (the fastest), torch, onnx, openvino; :bf16, :int8 see docs/runtimes.md"
+    "what computes: torch (default), onnx, openvino, auto (the fastest), eager; :bf16, :int8 see docs/runtimes.md"
 )
 # Options that both proposers take as they are; the filters on masks are part of the cleaning.
 _PROPOSER_OPTIONS = ("zoom", "threshold", "min_score", "device")

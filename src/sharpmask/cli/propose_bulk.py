@@ -25,7 +25,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         type=str,
         default=None,
         metavar="NAME[:PRECISION]",
-        help="what computes: eager (default), auto, torch, onnx, openvino; :bf16, :int8 see docs/runtimes.md",
+        help="what computes: torch (default), onnx, openvino, auto, eager; :bf16, :int8 see docs/runtimes.md",
     )
     add("--chunk-size", type=int, default=None, metavar="N", help="images written together; default: 64")
     add(

@@ -24,6 +24,8 @@ from sharpmask.proposals.proposer import pick_device
 from sharpmask.runtimes.dispatch import RUNTIMES, prepare
 from sharpmask.runtimes.int8 import Calibration
 
+# Needs nothing but PyTorch, and gives the trained network's numbers up to rounding.
+DEFAULT_RUNTIME = "torch"
 # The packages that each runtime needs.
 PACKAGES = {"torch": ("torch",), "onnx": ("onnx", "onnxruntime"), "openvino": ("onnx", "openvino")}
 # The photo that candidates are timed on: at scale one, with this many windows; a photo has 4.3 times the pixels at its
@@ -59,7 +61,7 @@ def with_runtime(
 
     Args:
         network: DeepMask or SharpMask.
-        runtime: None or "eager": the network itself; "auto": the fastest; otherwise as for `parse_runtime`.
+        runtime: "eager": the network itself; "auto": the fastest; otherwise as for `parse_runtime`. None: the default.
         device: as for `Proposer`; a runtime that works on the CPU only takes that where none is given.
         say: is told what "auto" has chosen; None: standard error.
 
@@ -67,11 +69,12 @@ def with_runtime(
         ConfigError: no such runtime, or one that this machine cannot do.
         MissingExtraError: it is not installed.
     """
-    if runtime in (None, "eager"):
+    runtime = runtime or DEFAULT_RUNTIME
+    if runtime == "eager":
         return network
     if runtime == "auto":
         return fastest(network, device, say=say or (lambda text: print(text, file=sys.stderr)))
-    name, precision = parse_runtime(str(runtime))
+    name, precision = parse_runtime(runtime)
     return prepare(network, runtime=name, precision=precision, device=device)
 
 

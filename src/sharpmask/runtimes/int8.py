@@ -21,8 +21,8 @@ from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.layers import PaddedConv2d
 from sharpmask.networks.sharpmask import SharpMask
 from sharpmask.networks.trunk import EfficientNetLiteTrunk
+from sharpmask.runtimes.cells import DoubledConv2d
 from sharpmask.runtimes.cpu import has_int8
-from sharpmask.runtimes.doubling import DoubledConv2d
 from sharpmask.runtimes.onnx_builder import OnnxBuilder, steps_of
 from sharpmask.runtimes.parts import FusedRefinement, Parts
 

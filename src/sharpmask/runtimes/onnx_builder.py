@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sharpmask.errors import MissingExtraError
 from sharpmask.networks.layers import PaddedConv2d
-from sharpmask.runtimes.doubling import DoubledConv2d
+from sharpmask.runtimes.cells import DoubledConv2d
 
 OPSET = 18
 _FAR = 2**31 - 1  # as an end of a slice: as far as the axis goes
@@ -98,8 +98,8 @@ class OnnxBuilder:
         return self.relu(x) if activation == "relu" else self.relu6(x)
 
     def unfold(self, x: str) -> str:
-        """As `pixel_shuffle` by two."""
-        return self.add("DepthToSpace", x, blocksize=2, mode="CRD")
+        """As `cells.to_pixels`."""
+        return self.add("DepthToSpace", x, blocksize=2, mode="DCR")
 
     def linear_channels(self, x: str, linear: nn.Linear) -> str:
         """A linear layer over the channels of each cell (B, C, h, w)."""

@@ -24,15 +24,14 @@ def prepare_torch(network: DeepMask | SharpMask, precision: str, device: torch.d
             raise ConfigError(f"torch:bf16: this {device.type.upper()} has no bf16 instructions; take torch:fp32")
     elif precision != "fp32":
         raise ConfigError(f"torch:{precision}: the runtime torch has fp32 and bf16; take onnx or openvino for int8")
-    return torch_prepared(Parts(network), precision, device)
+    return torch_prepared(Parts(network, cells=True), precision, device)
 
 
 def torch_prepared(parts: Parts, precision: str, device: torch.device) -> Prepared:
     """Parts that are moved to `device` and run as they are."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     parts = parts.to(device, dtype)
-    # The dense run is quicker with the channels last, the refinement of small maps with few channels is not.
-    parts.dense.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    parts.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def dense(images: Tensor) -> Sequence[Tensor]:
         with torch.inference_mode():
