@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
+from sharpmask.allocator import keep_freed_memory
 from sharpmask.images import read_image
 
 SIDE, POINTS, BATCH = 1024, 32, 64
@@ -73,6 +74,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", nargs="+")
     arguments = parser.parse_args()
+    keep_freed_memory()
     model = load()
     for photo in arguments.photos:
         codes, seconds = everything(model, photo)

@@ -20,6 +20,7 @@ from PIL import Image
 from tqdm import tqdm
 
 import sharpmask
+from sharpmask.allocator import keep_freed_memory
 from sharpmask.benchmark.chart import pyplot
 from sharpmask.evaluation.baselines import selective_search
 from sharpmask.evaluation.recall import Recall, evaluate_recall
@@ -67,6 +68,7 @@ def main() -> None:
     parser.add_argument("--peers", action="store_true")
     parser.add_argument("--chart", default=None, metavar="OUT.png")
     arguments = parser.parse_args()
+    keep_freed_memory()  # as the commands do; it serves the peer as well
     validation = read_validation(Photos(Path(arguments.annotations), Path(arguments.images))).first(arguments.photos)
     proposers = settings(arguments.models, arguments.runtime)
     recalls = {name: measure(validation, proposer.propose, name) for name, proposer in proposers.items()}

@@ -66,7 +66,7 @@ class Proposer:
             lies there are then found worse. 0, as in the paper, pads by half a window on every side.
         half_steps: search windows of half the distance along the diagonals (8 pixels down and right of each as well),
             which doubles the dense run, most of the work; not for `propose_raster`.
-        decode_batch: windows decoded at a time; None: 64 on a CPU, whose caches hold them, and 512 elsewhere.
+        decode_batch: windows decoded at a time; None: 256 on a CPU, and 512 elsewhere.
         clock: told after each stage of the work, to see where the time goes: "decode" (of the file), "pyramid",
             "dense", "top-N", "refinement" (masks of the best windows), "paste + RLE" and "result".
 
@@ -119,7 +119,7 @@ class Proposer:
         self.network = network.to(self.device).eval() if is_module else network
         self.max_pixels, self.tile_pixels = max_pixels, tile_pixels
         self.feature_bytes = feature_bytes
-        self.decode_batch = decode_batch or (64 if self.device.type == "cpu" else 512)
+        self.decode_batch = decode_batch or (256 if self.device.type == "cpu" else 512)
         self.clock = clock
 
     @torch.inference_mode()
