@@ -6,12 +6,14 @@ R runs of ones.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from sharpmask.errors import ConfigError
+from sharpmask.proposals.profiles import Profiles
 from sharpmask.proposals.rle import Rle, runs_of_ones
 
 if TYPE_CHECKING:
@@ -94,7 +96,7 @@ def check_containment(drop: str, threshold: float) -> None:
 
 
 class Overlaps:
-    """Pairwise tests between N masks: exact where boxes and areas leave the answer open, free elsewhere."""
+    """Pairwise tests between N masks: exact where boxes, areas and profiles leave the answer open, cheap elsewhere."""
 
     def __init__(self, rles: Sequence[Rle], boxes: np.ndarray, areas: np.ndarray) -> None:
         self.rles, self.boxes, self.areas = rles, boxes.astype(np.float64), areas.astype(np.float64)
@@ -103,9 +105,8 @@ class Overlaps:
         """A test for `greedy`: IoU above `iou`."""
 
         def test(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-            total = self.areas[first][:, None] + self.areas[second][None]
-            most = self._most(first, second)
-            return self._exact(first, second, most > iou * (total - most), crowd=False) > iou
+            possible = self._possible(first, second, self._shared(first, second, iou))
+            return self._exact(first, second, possible, crowd=False) > iou
 
         return test
 
@@ -115,7 +116,7 @@ class Overlaps:
 
         def test(first: np.ndarray, second: np.ndarray) -> np.ndarray:
             area, other = self.areas[first][:, None], self.areas[second][None]
-            possible = self._most(first, second) > threshold * np.minimum(area, other)
+            possible = self._possible(first, second, threshold * np.minimum(area, other))
             if drop == "parts":
                 possible &= area <= other
             elif drop == "wholes":
@@ -126,17 +127,32 @@ class Overlaps:
         return test
 
     def ious(self, first: np.ndarray, second: np.ndarray, least: float) -> np.ndarray:
-        """(len(first), len(second)) IoU; 0 where boxes and areas tell that it is less than `least`, which is more than
-        0."""
-        most = self._most(first, second)
-        total = self.areas[first][:, None] + self.areas[second][None]
-        possible = most >= least * (total - most) * (1 - 1e-9)
+        """(len(first), len(second)) IoU; 0 where it is told without computing it that it is less than `least`, which is
+        more than 0."""
+        possible = self._possible(first, second, self._shared(first, second, least))
         values = np.zeros(possible.shape)
         for row in np.flatnonzero(possible.any(axis=1)):  # few are possible: not all of rows x columns
             cols = np.flatnonzero(possible[row])
             others = [self.rles[i] for i in second[cols]]
             values[row, cols] = coco_mask.iou(others, [self.rles[first[row]]], [0])[:, 0]
         return values
+
+    @cached_property
+    def _profiles(self) -> Profiles:
+        return Profiles(self.rles)
+
+    def _shared(self, first: np.ndarray, second: np.ndarray, iou: float) -> np.ndarray:
+        """(len(first), len(second)) the pixels that two masks of that IoU share."""
+        return iou / (1 + iou) * (self.areas[first][:, None] + self.areas[second][None])
+
+    def _possible(self, first: np.ndarray, second: np.ndarray, pixels: np.ndarray) -> np.ndarray:
+        """(len(first), len(second)): whether masks may share so many pixels, and any at all."""
+        needed = np.maximum(pixels * (1 - 1e-9), 1)
+        possible = self._most(first, second) >= needed
+        rows, cols = np.nonzero(possible)
+        if rows.size:
+            possible[rows, cols] = self._profiles.most(first[rows], second[cols]) >= needed[rows, cols]
+        return possible
 
     def _most(self, first: np.ndarray, second: np.ndarray) -> np.ndarray:
         """The largest intersection that boxes and areas allow, in pixels."""

@@ -102,18 +102,29 @@ def encode_toggles(toggles: np.ndarray, count: int, image_size: tuple[int, int])
 
 def decode_counts(rle: Rle) -> np.ndarray:
     """The run lengths (K,) int64 of a compressed RLE, zeros first: the inverse of COCO's text form."""
+    values = _numbers(_codes(rle))[0]
+    values[1::2] = values[1::2].cumsum()
+    values[2::2] = values[2::2].cumsum()
+    return values
+
+
+def _codes(rle: Rle) -> np.ndarray:
+    """The characters of a compressed RLE."""
     text = rle["counts"]
-    codes = np.frombuffer(text if isinstance(text, bytes) else text.encode("ascii"), np.uint8).astype(np.int64) - 48
+    return np.frombuffer(text if isinstance(text, bytes) else text.encode("ascii"), np.uint8)
+
+
+def _numbers(characters: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The numbers (K,) int64 of COCO's text form as they are written, and the places (K,) of their last characters."""
+    codes = characters.astype(np.int64) - 48
     if codes.size == 0:
-        return codes
+        return codes, codes
     last = np.flatnonzero(codes < 32)
     first = np.append(0, last[:-1] + 1)
     place = np.arange(codes.size) - np.repeat(first, last - first + 1)
     values = np.add.reduceat((codes & 31) << (5 * place), first)
     values -= np.where(codes[last] & 16, np.int64(1) << (5 * (last - first + 1)), 0)  # two's complement
-    values[1::2] = values[1::2].cumsum()
-    values[2::2] = values[2::2].cumsum()
-    return values
+    return values, last
 
 
 def runs_of_ones(rle: Rle) -> tuple[np.ndarray, np.ndarray]:
@@ -123,6 +134,31 @@ def runs_of_ones(rle: Rle) -> tuple[np.ndarray, np.ndarray]:
     ends = edges[1::2]
     filled = ends > starts
     return (starts, ends) if filled.all() else (starts[filled], ends[filled])
+
+
+def all_runs_of_ones(rles: Sequence[Rle]) -> tuple[np.ndarray, np.ndarray]:
+    """`runs_of_ones` of many masks of one size at once, in images that follow one another: H * W is added for each."""
+    if not rles:
+        return np.zeros(0, np.int64), np.zeros(0, np.int64)
+    texts = [_codes(rle) for rle in rles]
+    values, last = _numbers(np.concatenate(texts))
+    sizes = np.diff(np.searchsorted(last, np.cumsum([text.size for text in texts])), prepend=0)
+    order = np.arange(values.size) - np.repeat(sizes.cumsum() - sizes, sizes)  # within each mask
+    ones = order % 2 == 1
+    for chosen, count in ((ones, sizes // 2), (~ones & (order > 0), (sizes - 1).clip(min=0) // 2)):
+        values[chosen] = _cumsum_each(values[chosen], count)
+    edges = _cumsum_each(values, sizes)
+    height, width = rles[0]["size"]
+    ends = edges[ones] + np.repeat(np.arange(len(rles)) * (height * width), sizes // 2)
+    lengths = values[ones]
+    filled = lengths > 0
+    return (ends - lengths)[filled], ends[filled]
+
+
+def _cumsum_each(values: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The cumulative sums of arrays of these sizes that lie one after the other."""
+    total = np.append(0, values.cumsum())
+    return total[1:] - np.repeat(total[sizes.cumsum() - sizes], sizes)
 
 
 def decode_window(rle: Rle, left: int, top: int, right: int, bottom: int) -> np.ndarray:
