@@ -48,6 +48,7 @@ def loaded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return EverythingNetwork()
 
     monkeypatch.setattr(checkpoints, "load_network", load)
+    monkeypatch.setattr("sharpmask.runtimes.choice.DEFAULT_RUNTIME", "eager")  # no runtime can prepare the fake
     return names
 
 

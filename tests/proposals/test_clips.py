@@ -206,6 +206,7 @@ class TestCommandLine:
     @pytest.fixture(autouse=True)
     def bright_things(self, monkeypatch: pytest.MonkeyPatch, brightness_network: Any) -> None:
         monkeypatch.setattr(checkpoints, "load_network", lambda name: brightness_network())
+        monkeypatch.setattr("sharpmask.runtimes.choice.DEFAULT_RUNTIME", "eager")  # no runtime can prepare the fake
 
     def propose(self, *arguments: str) -> int:
         fixed = ["--device", "cpu", "--scales", "0", "--top", "20", "--threshold", "0.5"]

@@ -33,6 +33,7 @@ ONE_EACH = ["--scales", "0", "--min-score", "0.4", "--threshold", "0.5", "--nms"
 def bright_things(monkeypatch: pytest.MonkeyPatch, brightness_network: Any) -> None:
     """In place of the model one that finds what is bright."""
     monkeypatch.setattr(checkpoints, "load_network", lambda name: brightness_network())
+    monkeypatch.setattr("sharpmask.runtimes.choice.DEFAULT_RUNTIME", "eager")  # no runtime can prepare the fake
 
 
 def objects() -> list[np.ndarray]:

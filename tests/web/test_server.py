@@ -95,6 +95,7 @@ def test_other_addresses_are_warned_about(
 
     monkeypatch.setattr(uvicorn.Server, "run", run)
     monkeypatch.setattr("sharpmask.checkpoints.load_network", lambda name: torch.nn.Identity())
+    monkeypatch.setattr("sharpmask.runtimes.choice.DEFAULT_RUNTIME", "eager")  # no runtime can prepare the fake
     assert main(["serve", "--host", host, "--port", "0"]) == 0
     out, err = capsys.readouterr()
     assert seen == [not warned]

@@ -85,11 +85,12 @@ class Detector:
             SharpMaskError: a file that cannot be used, or a value outside its range.
         """
         from sharpmask.checkpoints import DEFAULT_MODEL, load_network
+        from sharpmask.runtimes import with_runtime
 
         network, classes = load_detector(detector)
-        proposer = Proposer(
-            load_network(model or DEFAULT_MODEL), top=proposals, zoom=zoom, scales=scales, device=device
-        )
+        # Masks are refined by the network itself, see remask.py.
+        masks = with_runtime(load_network(model or DEFAULT_MODEL), "eager" if refine else None, device)
+        proposer = Proposer(masks, top=proposals, zoom=zoom, scales=scales, device=device)
         return cls(network, classes, proposer, min_score=min_score, nms=nms, top=top, refine=refine)
 
     def detect(self, image: ImageSource) -> Detections:

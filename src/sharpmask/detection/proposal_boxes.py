@@ -60,13 +60,14 @@ def compute_proposals(
     """
     from sharpmask.checkpoints import load_network
     from sharpmask.proposals.proposer import Proposer
+    from sharpmask.runtimes import prepare
 
     identity = {"model": _identity(model), "count": count, "annotations": file_digest(dataset.path)}
     proposers: list[Proposer] = []
 
     def propose(image_id: int) -> np.ndarray:
         if not proposers:  # only where there is something left to do
-            proposers.append(Proposer(load_network(model), top=count, device=device))
+            proposers.append(Proposer(prepare(load_network(model), device=device), top=count))
         return proposers[0].propose(read_photo(dataset.image_by_id[image_id], Path(image_dir))).boxes
 
     lines = kept_lines(cache, identity, list(dataset.image_by_id), propose, quiet=quiet)

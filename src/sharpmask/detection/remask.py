@@ -36,7 +36,7 @@ def refine_masks(
         ConfigError: the network was prepared for a runtime and takes no patches.
     """
     if not isinstance(network, torch.nn.Module):
-        raise ConfigError("masks can be refined for a box with PyTorch only; load the model without a runtime")
+        raise ConfigError("masks are refined for a box by the network itself; load the model with runtime='eager'")
     spec: Any = network.spec
     geometry = CanonicalGeometry(patch_size=spec.patch_size, context=spec.context)
     windows = [

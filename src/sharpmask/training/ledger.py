@@ -25,6 +25,7 @@ from sharpmask.files import atomic_write
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask
 from sharpmask.proposals.proposer import Proposer
+from sharpmask.runtimes import prepare
 from sharpmask.training.config import TrainConfig
 from sharpmask.training.validation import Validator
 
@@ -110,7 +111,7 @@ def measure_run(config: TrainConfig, network: DeepMask | SharpMask, device: torc
     found = {}
     for name, (annotations, images, ids) in parts.items():
         truth = measured_truth(annotations, config.measure_photos, ids)
-        proposer = Proposer(network, top=1000, device=device)
+        proposer = Proposer(prepare(network, device=device), top=1000)
         records = []
         for photo in truth["images"]:
             records += proposer.propose(Path(images) / photo["file_name"]).to_coco(photo["id"])
