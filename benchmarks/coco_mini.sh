@@ -18,6 +18,8 @@ sharpmask evaluate "$output/sharpmask-lite0-paper/proposals.json" "$output/sharp
   "$output/sharpmask-fast-soft/proposals.json" "$output/deepmask-lite0-paper/proposals.json" "$output/selective-search.json" \
   --names SharpMask "SharpMask, soft" "SharpMask fast, soft" DeepMask "Selective Search" --annotations "$annotations" \
   --json "$output/table.json" | tee "$output/table.txt"
+sharpmask evaluate "$output/sharpmask-lite0-soft/proposals.json" "$output/sharpmask-fast-soft/proposals.json" \
+  --names SharpMask "SharpMask fast" --annotations "$annotations" | tee "$output/fast.txt"
 for model in deepmask-lite0 sharpmask-lite0 sharpmask-fast; do
   sharpmask evaluate-patches --model "$model" --annotations "$annotations" --images "$images" | tee "$output/patches-$model.txt"
 done

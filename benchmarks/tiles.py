@@ -2,11 +2,13 @@
 
     python benchmarks/tiles.py [--model NAME] [--tile 1024] [--width 4000] [--heights 1000 4000 16000] [--scales -2]
                                [--photos examples/riders.jpg examples/suitcases.jpg] [--photo-tile 512]
+    python benchmarks/tiles.py --whole 3000 4000 --zoom 2 [--model NAME]
 
 Memory: each GeoTIFF (noise, tiled, deflated, made in a temporary folder) is searched in a process of its own, at the
 given scales and all coarser ones; printed is the largest resident set of the process, which includes torch and the
 network. Agreement: of the 1,000 best windows of each photo in one piece, the share that is among those in tiles, and
-the IoU of their masks.
+the IoU of their masks. With `--whole`: the largest resident set of a search of one photo of that height and width,
+whose rescaled forms are cut into pieces without being asked for (`Proposer.tile_pixels`).
 """
 
 import argparse
@@ -18,6 +20,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 import sharpmask
@@ -53,6 +56,23 @@ def search(path: Path, model: str | None, tile: int, scales: list[float]) -> Non
     seconds = time.perf_counter() - begin
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps({"proposals": len(found), "seconds": seconds, "megabytes": megabytes}))
+
+
+def search_whole(size: tuple[int, int], model: str | None, zoom: int) -> None:
+    """Search an enlarged photo and print what it took."""
+    import resource
+
+    photo = read_image(Path(__file__).parents[1] / "examples" / "riders.jpg")
+    pixels = np.asarray(Image.fromarray(photo).resize(size[::-1], Image.Resampling.BICUBIC))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    begin = time.perf_counter()
+    found = sharpmask.load(model, zoom=zoom).propose(pixels)
+    seconds = time.perf_counter() - begin
+    megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{size[1]} x {size[0]} pixels, zoom {zoom}: {len(found)} proposals, largest resident set {megabytes:.0f} MB "
+        f"({before:.0f} MB with torch and the photo loaded), {seconds:.0f} s"
+    )
 
 
 def memory(arguments: argparse.Namespace) -> None:
@@ -93,8 +113,13 @@ def main() -> int:
     parser.add_argument("--scales", type=float, nargs="+", default=[-2.0])
     parser.add_argument("--photos", nargs="*", default=["examples/riders.jpg", "examples/suitcases.jpg"])
     parser.add_argument("--photo-tile", type=int, default=512)
+    parser.add_argument("--whole", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--zoom", type=int, default=2, help="of --whole")
     parser.add_argument("--child", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.whole:
+        search_whole(tuple(arguments.whole), arguments.model, arguments.zoom)
+        return 0
     if arguments.child:
         search(arguments.child, arguments.model, arguments.tile, arguments.scales)
         return 0
