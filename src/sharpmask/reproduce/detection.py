@@ -45,6 +45,7 @@ from sharpmask.reproduce.detection_rows import (
 from sharpmask.reproduce.measure import photo_key, read_lines
 from sharpmask.reproduce.methods import file_digest, weights_digest
 from sharpmask.reproduce.study import SELECTIVE_SEARCH, Options
+from sharpmask.runtimes import prepare
 
 Say = Callable[[str], None]
 RPN = "rpn-network/rpn.safetensors"
@@ -273,9 +274,8 @@ class _Study:
 
             return by_rpn
         network_of_masks = load_network(self.model)
-        proposer = Proposer(
-            network_of_masks.deepmask if source == "deepmask" else network_of_masks, top=COUNTS[-1], device=self.device
-        )
+        chosen = network_of_masks.deepmask if source == "deepmask" else network_of_masks
+        proposer = Proposer(prepare(chosen, device=self.device), top=COUNTS[-1])
 
         def by_masks(pixels: np.ndarray, count: int) -> list[Record]:
             found = proposer.propose(pixels, top=count).to_coco(0)
