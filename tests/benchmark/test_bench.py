@@ -1,5 +1,6 @@
 """The benchmark: what it counts is known, and its report holds together."""
 
+import dataclasses
 import json
 from functools import partial
 from pathlib import Path
@@ -106,6 +107,12 @@ def test_shares_and_ratios(photo: Path) -> None:
     report = bench_run.run(settings)
     report.peaks = {"fp32": 2 * sum(report.measured[0].flops.values()) / report.measured[0].seconds}
     assert share_of_peak(report, report.measured[0]) == pytest.approx(0.5)
+    # A precision that the processor only imitates has a rate that runtimes exceed: a share of it would mean nothing.
+    imitated = dataclasses.replace(report.measured[0], choice=Choice("onnx", "int8"))
+    report.peaks["int8"] = report.peaks["fp32"] / 100
+    assert share_of_peak(report, imitated) is None
+    report.peaks["int8"] = report.peaks["fp32"] * 2
+    assert share_of_peak(report, imitated) == pytest.approx(0.25)
 
 
 def test_bad_options_are_refused_before_anything_is_measured(

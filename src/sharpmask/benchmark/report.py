@@ -31,10 +31,17 @@ def machine(device: torch.device) -> dict[str, Any]:
     return found
 
 
+def _peak(report: Report, precision: str) -> float | None:
+    """The rate that limits a precision. Where the processor is slower in it than in fp32 it has no instructions for it;
+    PyTorch's rate then limits nothing."""
+    rate = report.peaks.get(precision)
+    return None if rate is None or rate < report.peaks.get("fp32", 0.0) else rate
+
+
 def share_of_peak(report: Report, measured: Measured) -> float | None:
     """Operations over those that the machine's matrix products do in the same time, at the choice's precision; None
-    where that precision has no peak."""
-    peak = report.peaks.get(measured.choice.precision)
+    where that precision has no rate that limits it."""
+    peak = _peak(report, measured.choice.precision)
     return None if peak is None else sum(measured.flops.values()) / measured.seconds / peak
 
 
@@ -156,7 +163,7 @@ def _stages(report: Report) -> list[list[str]]:
     names = [stage for stage in STAGES if any(stage in item.stages for item in report.measured)]
     rows = [["", *names]]
     for item in report.measured:
-        peak = report.peaks.get(item.choice.precision)
+        peak = _peak(report, item.choice.precision)
         row = [str(item.choice)]
         for stage in names:
             text = f"{1e3 * item.stages[stage]:,.1f}" if stage in item.stages else "–"
