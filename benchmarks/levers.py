@@ -24,7 +24,7 @@ from sharpmask.data.coco import read_coco
 from sharpmask.data.folds import fold_ids
 from sharpmask.errors import ConfigError
 from sharpmask.evaluation.recall import Recall, compare_recalls, evaluate_recall
-from sharpmask.evaluation.tables import percent
+from sharpmask.evaluation.tables import percent, percent_points
 from sharpmask.files import atomic_write
 from sharpmask.reproduce.recipes import stage_config
 from sharpmask.training.config import TrainConfig, config_file
@@ -149,14 +149,10 @@ def table(runs: list[Path], base: TrainConfig) -> str:
                 cells += [percent(recall.areas["segm"]["all"].estimates[metric]) for metric in METRICS]
                 continue
             difference = compare_recalls(first[part], recall, iou_type="segm")
-            cells += ["{:+.1f} [{:+.1f}, {:+.1f}]".format(*_percents(difference[metric])) for metric in METRICS]
+            cells += [percent_points(difference[metric]) for metric in METRICS]
         lines.append("| " + " | ".join(cells) + " |")
     sizes = ", ".join(f"{part}: {len(truth['images'])} photos" for part, truth in truths.items())
     return "\n".join([*lines, "", f"{sizes}; the first row in percent, the others minus the first.", ""])
-
-
-def _percents(estimate: Any) -> tuple[float, float, float]:
-    return 100 * estimate.value, 100 * estimate.low, 100 * estimate.high
 
 
 def parser() -> argparse.ArgumentParser:

@@ -8,8 +8,8 @@ Such photos are made from COCO: of the exhaustively annotated ones those with ob
 supercategories), filled up with others to `--photos`, with the annotations of these categories alone. Whatever else is
 in them is background, as for somebody who wants these objects and no others. Both starts see the same photos for as
 many steps; mask AR@10/100/1000 is measured on the validation photos that have such objects, beside the bundled model as
-it is. The bundled model was trained on these training photos as well, and on none of the validation photos. The command
-goes on where it was stopped.
+it is. The bundled model was trained on these training photos as well, and on none of the validation photos; on those
+the best weights of each stage are chosen, for all three. The command goes on where it was stopped.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from sharpmask.cli.main import main as sharpmask
 from sharpmask.errors import ConfigError
 from sharpmask.evaluation.inputs import read_json
 from sharpmask.evaluation.recall import compare_recalls, evaluate_recall
-from sharpmask.evaluation.tables import percent
+from sharpmask.evaluation.tables import percent, percent_points
 from sharpmask.files import atomic_write, make_folder
 from sharpmask.training.ledger import LEDGER
 
@@ -124,9 +124,9 @@ def table(truth: dict[str, Any], results: dict[str, Path]) -> str:
         lines.append(f"| {name} | {' | '.join(percent(estimates[metric]) for metric in METRICS)} |")
     first, *others = recalls.values()
     for other in others:
-        differences = [compare_recalls(first, other, iou_type="segm")[metric] for metric in METRICS]
-        cells = [f"{100 * d.value:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]" for d in differences]
-        lines.append(f"| {other.name}, minus {first.name} | {' | '.join(cells)} |")
+        difference = compare_recalls(first, other, iou_type="segm")
+        cells = " | ".join(percent_points(difference[metric]) for metric in METRICS)
+        lines.append(f"| {other.name}, minus {first.name} | {cells} |")
     return "\n".join(lines)
 
 

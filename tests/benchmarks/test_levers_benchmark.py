@@ -1,6 +1,5 @@
 """The ablation runs from end to end with a tiny network, and goes on where it was stopped."""
 
-import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +14,8 @@ MODEL = "sharpmask-w112-p4-d39"
 
 
 @pytest.fixture(scope="module")
-def levers() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "levers.py"
-    spec = importlib.util.spec_from_file_location("levers_benchmark", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def levers(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("levers")
 
 
 def test_baseline_and_levers(

@@ -1,7 +1,7 @@
 """One's own photos made from COCO, and both starts from end to end."""
 
-import importlib.util
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -11,13 +11,8 @@ from sharpmask.errors import ConfigError
 
 
 @pytest.fixture(scope="module")
-def own_photos() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "own_photos.py"
-    spec = importlib.util.spec_from_file_location("own_photos_benchmark", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def own_photos(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("own_photos")
 
 
 @pytest.fixture

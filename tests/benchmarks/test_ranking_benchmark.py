@@ -1,9 +1,9 @@
 """The study of rankings on a cache whose masks are known."""
 
 import argparse
-import importlib.util
 import json
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -17,13 +17,8 @@ from sharpmask.proposals.result import Proposals
 
 
 @pytest.fixture(scope="module")
-def ranking() -> ModuleType:
-    path = Path(__file__).parents[2] / "benchmarks" / "ranking.py"
-    spec = importlib.util.spec_from_file_location("ranking_benchmark", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def ranking(load_benchmark: Callable[[str], ModuleType]) -> ModuleType:
+    return load_benchmark("ranking")
 
 
 def scene(seed: int) -> tuple[np.ndarray, Proposals]:

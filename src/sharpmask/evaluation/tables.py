@@ -75,11 +75,12 @@ def _differences(recalls: Sequence[Recall], iou_type: str) -> list[str]:
         return []
     compared = [compare_recalls(recalls[0], other, iou_type=iou_type) for other in recalls[1:]]
     rows = [[f"{_TITLES[iou_type]}: minus {recalls[0].name}", *(recall.name for recall in recalls[1:])]]
-    rows += [[metric, *(_signed(differences[metric]) for differences in compared)] for metric in DIFFERENCES]
+    rows += [[metric, *(percent_points(differences[metric]) for differences in compared)] for metric in DIFFERENCES]
     return ["", *layout(rows)]
 
 
-def _signed(estimate: Estimate) -> str:
+def percent_points(estimate: Estimate) -> str:
+    """`+1.3 [+1.0, +1.7]`: a difference and its interval in percent."""
     if math.isnan(estimate.value):
         return "—"
     return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"

@@ -1,9 +1,8 @@
 """How the pixels of masks are spread over the image's columns and rows, to bound how much two masks can share.
 
-In no column can two masks share more pixels than the one that has fewer there, and so for rows. Summed up, this is
-a bound on their intersection that costs next to nothing, and of the pairs whose boxes leave the question open
-most are decided by it. Columns and rows are put together in bins, which loosens the bound a little. Shape letters: N
-masks, E pairs, B bins an axis, H W image.
+In no column can two masks share more pixels than the one that has fewer there, and so for rows. Summed up, this is a
+bound on their intersection, tighter than that of boxes and areas and without a walk along their runs. Columns and rows
+are put together in bins, which loosens the bound a little. Shape letters: N masks, E pairs, B bins an axis, H W image.
 """
 
 from collections.abc import Sequence

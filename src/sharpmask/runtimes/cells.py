@@ -108,7 +108,7 @@ def to_cells(x: Tensor, side: int = 2) -> Tensor:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """Numbers that lie side by side and move together as one, which is moved several times as fast."""
+    """Numbers that lie side by side and move together as one wide number: fewer and larger pieces to move."""
     size = x.shape[-1] * x.element_size()
     if size % 8:
         return x

@@ -114,8 +114,7 @@ class Parts(nn.Module):
 
     Args:
         network: of any kind.
-        cells: keep the finest maps in cells, as suits PyTorch; the other runtimes have memory layouts of their own, and
-            gain nothing by it.
+        cells: keep the finest maps in cells, as suits PyTorch; the other runtimes have memory layouts of their own.
 
     Attributes:
         spec: of the network; plain refinement has become refactored.
