@@ -31,7 +31,7 @@ from sharpmask.evaluation.inputs import Annotations, read_annotations, read_json
 from sharpmask.evaluation.masks import mask_ious
 from sharpmask.evaluation.recall import AREAS, TOP, Ranks, Recall, compare_recalls, match_ranks, recall_of_ranks
 from sharpmask.files import atomic_write
-from sharpmask.proposals.cleaning import Overlaps
+from sharpmask.proposals.overlaps import Overlaps
 from sharpmask.proposals.ranking import ABOVE, STABILITY_WEIGHT, Pairs, linear, overlapping_pairs, soft_order
 
 METRICS = ("AR@10", "AR@100", "AR@1000", "AUC")

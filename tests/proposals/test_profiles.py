@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pycocotools import mask as coco_mask
 
-from sharpmask.proposals.cleaning import Overlaps
+from sharpmask.proposals.overlaps import Overlaps
 from sharpmask.proposals.profiles import Profiles
 from sharpmask.proposals.rle import Rle, all_runs_of_ones, runs_of_ones
 

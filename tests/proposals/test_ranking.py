@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sharpmask.errors import ConfigError
-from sharpmask.proposals.cleaning import Overlaps
+from sharpmask.proposals.overlaps import Overlaps
 from sharpmask.proposals.proposer import Proposer
 from sharpmask.proposals.ranking import overlapping_pairs, soft_order, with_stability
 from sharpmask.proposals.rasters import ArrayRaster

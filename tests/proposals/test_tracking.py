@@ -6,7 +6,7 @@ from films import squares
 from pycocotools import mask as coco_mask
 
 from sharpmask.errors import ConfigError
-from sharpmask.proposals.cleaning import Overlaps
+from sharpmask.proposals.overlaps import Overlaps
 from sharpmask.proposals.result import Proposals
 from sharpmask.proposals.tracking import Tracker, Tracking
 

@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 
 from sharpmask.detection.roi import nms_by_class
 from sharpmask.errors import ConfigError
+from sharpmask.indexing import Key, places
 from sharpmask.proposals.rle import Rle
 
 
@@ -47,14 +48,8 @@ class Detections:
     def __repr__(self) -> str:
         return f"Detections({len(self)} in an image of {self.image_size[1]}x{self.image_size[0]})"
 
-    def __getitem__(self, key: int | slice | Sequence[int] | Sequence[bool] | np.ndarray) -> "Detections":
-        if isinstance(key, (int, np.integer)):
-            if not -len(self) <= key < len(self):
-                raise IndexError(f"detection {key} of {len(self)}")
-            key = [int(key)]
-        elif isinstance(key, (list, tuple)) and not key:
-            key = slice(0, 0)
-        index = np.arange(len(self))[key]
+    def __getitem__(self, key: Key) -> "Detections":
+        index = places(key, len(self), "detection")
         return replace(
             self,
             class_ids=self.class_ids[index],

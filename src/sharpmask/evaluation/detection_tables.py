@@ -8,7 +8,7 @@ import numpy as np
 from sharpmask.errors import ConfigError
 from sharpmask.evaluation.bootstrap import Estimate, estimates
 from sharpmask.evaluation.detections import FIGURES, INTERVALS, IOU_TYPES, VOC, DetectionScores
-from sharpmask.evaluation.tables import layout, percent
+from sharpmask.evaluation.tables import layout, percent, percent_points
 
 _TITLES = {"bbox": "boxes", "segm": "masks"}
 
@@ -33,7 +33,11 @@ def detection_table(scores: Sequence[DetectionScores], *, by_class: bool = False
             ]
         if len(columns) > 1:
             rows += [
-                [f"{figure} minus {columns[0].name}", "", *(_signed(columns[0], e, kind, figure) for e in columns[1:])]
+                [
+                    f"{figure} minus {columns[0].name}",
+                    "",
+                    *(percent_points(compare_detections(columns[0], e, kind, figure)) for e in columns[1:]),
+                ]
                 for figure in INTERVALS
             ]
         lines += ["", *layout(rows)]
@@ -74,11 +78,3 @@ def _cell(entry: DetectionScores, kind: str, figure: str) -> str:
 
 def _percent(value: float) -> str:
     return percent(Estimate(value, float("nan"), float("nan")))
-
-
-def _signed(one: DetectionScores, two: DetectionScores, kind: str, figure: str) -> str:
-    found = compare_detections(one, two, kind, figure)
-    if np.isnan(found.value):
-        return "—"
-    text = f"{100 * found.value:+.1f}"
-    return text if np.isnan(found.low) else f"{text} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"

@@ -83,4 +83,6 @@ def percent_points(estimate: Estimate) -> str:
     """`+1.3 [+1.0, +1.7]`: a difference and its interval in percent."""
     if math.isnan(estimate.value):
         return "—"
+    if math.isnan(estimate.low):
+        return f"{100 * estimate.value:+.1f}"
     return f"{100 * estimate.value:+.1f} [{100 * estimate.low:+.1f}, {100 * estimate.high:+.1f}]"

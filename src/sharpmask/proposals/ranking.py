@@ -65,7 +65,7 @@ def linear(above: float) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def overlapping_pairs(count: int, ious: Callable[[np.ndarray, np.ndarray, float], np.ndarray], least: float) -> Pairs:
-    """The pairs of `count` masks with an IoU of at least `least`, which is more than 0; see `cleaning.Overlaps.ious`
+    """The pairs of `count` masks with an IoU of at least `least`, which is more than 0; see `overlaps.Overlaps.ious`
     for `ious`."""
     rows, cols, values = [], [], []
     for begin in range(0, count, _BLOCK):

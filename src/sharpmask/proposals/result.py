@@ -13,7 +13,8 @@ import torch
 from pycocotools import mask as coco_mask
 
 from sharpmask.errors import ConfigError, MissingExtraError
-from sharpmask.proposals.cleaning import Overlaps, border_shares, check_containment, greedy, label_runs, paint_labels
+from sharpmask.indexing import Key, places
+from sharpmask.proposals.overlaps import Overlaps, check_containment, greedy
 from sharpmask.proposals.ranking import (
     ABOVE,
     STABILITY_WEIGHT,
@@ -24,6 +25,7 @@ from sharpmask.proposals.ranking import (
     with_stability,
 )
 from sharpmask.proposals.rle import Rle, encode_runs, encode_windows
+from sharpmask.proposals.runs import border_shares, label_runs, paint_labels
 
 # pycocotools decodes N full-size masks at a time.
 _BATCH = 64
@@ -93,14 +95,8 @@ class Proposals:
     def __repr__(self) -> str:
         return f"Proposals({len(self)} of an image of {self.image_size[1]}x{self.image_size[0]})"
 
-    def __getitem__(self, key: int | slice | Sequence[int] | Sequence[bool] | np.ndarray) -> "Proposals":
-        if isinstance(key, (int, np.integer)):
-            if not -len(self) <= key < len(self):
-                raise IndexError(f"proposal {key} of {len(self)}")
-            key = [int(key)]
-        elif isinstance(key, (list, tuple)) and not key:
-            key = slice(0, 0)
-        index = np.arange(len(self))[key]
+    def __getitem__(self, key: Key) -> "Proposals":
+        index = places(key, len(self), "proposal")
         return replace(
             self,
             scores=self.scores[index],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sharpmask.errors import ConfigError
-from sharpmask.proposals.cleaning import Overlaps
+from sharpmask.proposals.overlaps import Overlaps
 from sharpmask.proposals.result import Proposals
 from sharpmask.proposals.rle import Rle
 

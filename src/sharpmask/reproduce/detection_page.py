@@ -11,7 +11,7 @@ import sharpmask
 from sharpmask.evaluation.bootstrap import Estimate
 from sharpmask.evaluation.detection_tables import compare_detections
 from sharpmask.evaluation.detections import FIGURES, VOC
-from sharpmask.evaluation.tables import percent
+from sharpmask.evaluation.tables import percent, percent_points
 from sharpmask.files import atomic_write
 from sharpmask.reproduce.detection_rows import COUNTS, MIN_EXAMPLES, TRAIN_COUNT, DetectionResults
 from sharpmask.reproduce.plots import require_matplotlib
@@ -108,8 +108,7 @@ def _orderings(results: DetectionResults) -> Iterator[list[str]]:
                 results.scores[other][COUNTS[-1]], results.scores[better][COUNTS[-1]], "bbox", "AP"
             )
             verdict = "agrees" if found.low > 0 else "disagrees" if found.high < 0 else "within noise"
-            points = f"{100 * found.value:+.1f} [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
-            yield [text, "—" if math.isnan(found.value) else points, verdict]
+            yield [text, percent_points(found), verdict]
 
 
 def _table(rows: Iterator[list[str]]) -> str:
