@@ -25,7 +25,7 @@ from sharpmask.detection.infer import ScoredBoxes, score_boxes, select
 from sharpmask.detection.rpn import load_rpn, train_rpn
 from sharpmask.detection.store import load_detector
 from sharpmask.detection.train import RESULT, train_detector
-from sharpmask.errors import ConfigError, DataError, MissingExtraError
+from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.evaluation.baselines import require_opencv, selective_search
 from sharpmask.evaluation.detections import DetectionScores, evaluate_detections
 from sharpmask.evaluation.inputs import Record, read_json
@@ -44,6 +44,7 @@ from sharpmask.reproduce.detection_rows import (
 )
 from sharpmask.reproduce.measure import photo_key, read_lines
 from sharpmask.reproduce.methods import file_digest, weights_digest
+from sharpmask.reproduce.plan import kept_plan
 from sharpmask.reproduce.study import SELECTIVE_SEARCH, Options
 from sharpmask.runtimes import prepare
 
@@ -116,7 +117,7 @@ class _Study:
 
     def plan(self) -> DetectionPlan:
         """The plan in the folder, or a new one, which is written there."""
-        options, file = self.options, self.folder / "plan.json"
+        options = self.options
         settings = {
             "rows": [row.name for row in self.rows],
             "trunk": self.trunk,
@@ -125,22 +126,7 @@ class _Study:
             **{part: file_digest(photos.annotations) for part, photos in self.parts.items()},
             **{name: getattr(options, name) for name in ("minutes", "steps", "photos", "seed")},
         }
-        if file.exists():
-            try:
-                kept = DetectionPlan(**json.loads(file.read_text(encoding="utf-8")))
-            except (ValueError, TypeError) as error:
-                raise DataError(f"{file} cannot be read ({error}); remove it, or the folder, to begin anew") from None
-            changed = [name for name in settings if kept.settings.get(name) != settings[name]]
-            if changed:
-                raise ConfigError(
-                    f"{self.folder} holds this study with another {', '.join(changed)}; go on with the same settings, "
-                    "give another --output, or remove the folder"
-                )
-            return kept
-        found = self._new_plan(settings)
-        with atomic_write(file) as temporary:
-            temporary.write_text(json.dumps(dataclasses.asdict(found), indent=1) + "\n", encoding="utf-8")
-        return found
+        return kept_plan(self.folder, DetectionPlan, settings, lambda: self._new_plan(settings))
 
     def _new_plan(self, settings: dict[str, Any]) -> DetectionPlan:
         options = self.options

@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sharpmask.checkpoints import load_network
 from sharpmask.errors import ConfigError, DataError
@@ -27,6 +27,11 @@ from sharpmask.reproduce.methods import file_digest, open_method, weights_digest
 from sharpmask.reproduce.recipes import paper_steps, train_config
 from sharpmask.reproduce.study import Options, Row, Study
 from sharpmask.training.run import train
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+P = TypeVar("P", bound="DataclassInstance")
 
 PAPERS_PHOTOS = 5000
 # Photos that all rows are timed on in turns, and how often.
@@ -60,20 +65,32 @@ def make_plan(study: Study, options: Options, validation: Validation, folder: Pa
         ConfigError: the folder holds a study of other settings, or the minutes are too few for the study.
     """
     settings = study_settings(study, options)
+    return kept_plan(folder, Plan, settings, lambda: _new_plan(study, options, validation, folder, settings, say))
+
+
+def kept_plan(folder: Path, kind: type[P], settings: dict[str, Any], new: Callable[[], P]) -> P:
+    """The plan in `folder`, a frozen dataclass with `settings` among its fields, or that of `new`, which is written
+    there.
+
+    Raises:
+        ConfigError: the folder's plan has other settings.
+        DataError: it cannot be read.
+    """
     file = folder / "plan.json"
     if file.exists():
         try:
-            kept = Plan(**json.loads(file.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            content = json.loads(file.read_text(encoding="utf-8"))
+            kept, before = kind(**content), content["settings"]
+        except (ValueError, TypeError, KeyError) as error:
             raise DataError(f"{file} cannot be read ({error}); remove it, or the folder, to begin anew") from None
-        changed = [name for name in settings if kept.settings.get(name) != settings[name]]
+        changed = [name for name in settings if before.get(name) != settings[name]]
         if changed:
             raise ConfigError(
                 f"{folder} holds this study with another {', '.join(changed)}; go on with the same settings, give "
                 "another --output, or remove the folder"
             )
         return kept
-    plan = _new_plan(study, options, validation, folder, settings, say)
+    plan = new()
     with atomic_write(file) as temporary:
         temporary.write_text(json.dumps(dataclasses.asdict(plan), indent=1) + "\n", encoding="utf-8")
     return plan
