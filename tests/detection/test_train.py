@@ -15,12 +15,14 @@ from sharpmask.data.coco import read_coco
 from sharpmask.detection.classes import choose_classes
 from sharpmask.detection.config import DetectorConfig, detector_config_file
 from sharpmask.detection.examples import BoxExamples
+from sharpmask.detection.features import FeatureStore
+from sharpmask.detection.networks import TrunkNetwork
 from sharpmask.detection.proposal_boxes import compute_proposals, read_proposals
 from sharpmask.detection.roi import box_iou
 from sharpmask.detection.sampling import assign, image_truths
 from sharpmask.detection.specs import DETECTORS
 from sharpmask.detection.store import load_detector
-from sharpmask.detection.train import DetectorTask, train_detector
+from sharpmask.detection.train import DetectorTask, initial_detector, train_detector
 from sharpmask.errors import ConfigError, DataError, ModelError, SharpMaskError
 from sharpmask.proposals.proposer import Proposer
 from sharpmask.training import loop
@@ -114,6 +116,23 @@ def test_memory_for_features_changes_nothing(two_kinds: Path, finished: Path, tm
     train_detector(dataclasses.replace(_validated(two_kinds, tmp_path), cache_gigabytes=0.0))
     one, two = weights(finished), weights(tmp_path)
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+def test_runs_share_the_features_of_a_trunk_that_is_frozen(
+    two_kinds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those with all levels serve a detector that reads the last; each photo goes through the trunk once."""
+    config = detector_run(two_kinds, tmp_path / "own", steps=12, flip=False)
+    train_detector(config)
+    network = initial_detector(dataclasses.replace(config, detector="multipathnet-lite0"), classes=1)
+    store = FeatureStore(network, read_coco(config.annotations), two_kinds, 2**30, torch.device("cpu"))
+    passed, features = [], TrunkNetwork.features
+    monkeypatch.setattr(TrunkNetwork, "features", lambda self, image: passed.append(1) or features(self, image))
+    for name in ("one", "two"):
+        train_detector(dataclasses.replace(config, output=str(tmp_path / name)), store=store)
+    own, one, two = (weights(tmp_path / name) for name in ("own", "one", "two"))
+    assert [key for key in own if not torch.equal(own[key], one[key]) or not torch.equal(own[key], two[key])] == []
+    assert len(passed) == len(store.dataset.image_by_id)
 
 
 def test_losses_of_parts_of_a_batch_sum_to_its_own(two_kinds: Path, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ from sharpmask.detection.task import BoxTask
 from sharpmask.errors import DataError, ModelError
 from sharpmask.files import atomic_write
 from sharpmask.networks.trunk import Features
+from sharpmask.proposals.proposer import pick_device
 from sharpmask.training.checkpoint import open_run
 from sharpmask.training.distributed import World
 from sharpmask.training.loop import run_loop
@@ -156,7 +157,9 @@ class RpnTask(BoxTask[RegionProposalNetwork]):
 
     name = "rpn"
 
-    def __init__(self, config: DetectorConfig, dataset: CocoDataset, device: torch.device) -> None:
+    def __init__(
+        self, config: DetectorConfig, dataset: CocoDataset, device: torch.device, store: FeatureStore | None = None
+    ) -> None:
         super().__init__(config, device, World())
         self.dataset = dataset
         torch.manual_seed(config.seed)
@@ -175,7 +178,7 @@ class RpnTask(BoxTask[RegionProposalNetwork]):
         limit = int(config.cache_gigabytes * 2**30)
         photos = None if config.trunk_factor == 0 else PhotoCache(dataset, config.images, limit)
         self.examples = _Images(usable, photos, flip=config.flip, seed=config.seed)
-        self.store = FeatureStore(self.network, dataset, config.images, limit, device)
+        self.store = store or FeatureStore(self.network, dataset, config.images, limit, device)
 
     def losses(self, examples: Sequence[Example]) -> tuple[dict[str, Tensor], float]:
         scores, boxes, count = [], [], 0
@@ -216,14 +219,17 @@ def draw_anchors(labels: Tensor) -> Tensor:
     return torch.cat([objects, background])
 
 
-def train_rpn(config: DetectorConfig, *, resume: bool = False) -> Path:
-    """Train an RPN with the settings of a detector (its trunk, sizes and schedule); returns its file."""
-    device = torch.device(config.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+def train_rpn(config: DetectorConfig, *, resume: bool = False, store: FeatureStore | None = None) -> Path:
+    """Train an RPN with the settings of a detector (its trunk, sizes and schedule); returns its file.
+
+    `store`: see `train_detector`.
+    """
+    device = pick_device(config.device)
     if config.threads:
         torch.set_num_threads(config.threads)
     output = Path(config.output)
     state = open_run(output, config, resume=resume)
-    task = RpnTask(config, read_coco(config.annotations), device)
+    task = RpnTask(config, read_coco(config.annotations), device, store)
     run_loop(task, config, output, World(), state)
     result = output / "rpn.safetensors"
     task.save(result, torch.float16)

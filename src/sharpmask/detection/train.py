@@ -33,7 +33,13 @@ from sharpmask.training.loop import run_loop
 RESULT = "detector.safetensors"
 
 
-def train_detector(config: DetectorConfig, *, resume: bool = False, say: Callable[[str], None] | None = None) -> Path:
+def train_detector(
+    config: DetectorConfig,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] | None = None,
+    store: FeatureStore | None = None,
+) -> Path:
     """Train a detector. Returns the path of the result, `output`/detector.safetensors.
 
     Besides it `output` holds the checkpoint to resume from, the best validated weights, log.jsonl, tensorboard/ and the
@@ -43,6 +49,7 @@ def train_detector(config: DetectorConfig, *, resume: bool = False, say: Callabl
         config: the run.
         resume: go on from the checkpoint in `output` if there is one; otherwise it is an error, so that no run is lost.
         say: told which classes are learnt; None: printed on standard error.
+        store: features of the same photos by the same frozen trunk, which several runs share; None: the run's own.
 
     Raises:
         SharpMaskError: settings, data or weights that cannot be used; nothing has been trained then.
@@ -58,7 +65,7 @@ def train_detector(config: DetectorConfig, *, resume: bool = False, say: Callabl
         state = from_main(lambda: open_run(output, config, resume=resume or was_restarted()), world)
         if world.is_main:
             (say or (lambda text: print(text, file=sys.stderr)))(describe_classes(classes, dataset))
-        task = DetectorTask(config, dataset, classes, device, world)
+        task = DetectorTask(config, dataset, classes, device, world, store)
         run_loop(task, config, output, world, state)
         result = output / RESULT
         if world.is_main:
@@ -79,6 +86,7 @@ class DetectorTask(BoxTask[FastRCNN | MultiPathNet]):
         classes: Sequence[DetectorClass],
         device: torch.device,
         world: World,
+        store: FeatureStore | None = None,
     ) -> None:
         super().__init__(config, device, world)
         self.dataset, self.classes = dataset, classes
@@ -100,7 +108,8 @@ class DetectorTask(BoxTask[FastRCNN | MultiPathNet]):
         self._set_box_statistics()
         if config.workers and not self.frozen:
             photos.preload(self.examples.image_ids)  # once, before the workers fork and share it
-        self.store = FeatureStore(self.network, dataset, config.images, int(config.cache_gigabytes * 2**30), device)
+        limit = int(config.cache_gigabytes * 2**30)
+        self.store = store or FeatureStore(self.network, dataset, config.images, limit, device)
         self.validation = None
         if config.val_annotations and config.val_images and world.is_main:
             truth = read_coco(config.val_annotations)

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,10 +22,11 @@ from sharpmask.checkpoints import DEFAULT_MODEL, load_network
 from sharpmask.data.coco import read_coco
 from sharpmask.detection.classes import DetectorClass, choose_classes
 from sharpmask.detection.config import DetectorConfig, detector_config_file
+from sharpmask.detection.features import FeatureStore
 from sharpmask.detection.infer import ScoredBoxes, score_boxes, select
 from sharpmask.detection.rpn import load_rpn, train_rpn
 from sharpmask.detection.store import load_detector
-from sharpmask.detection.train import RESULT, train_detector
+from sharpmask.detection.train import RESULT, initial_detector, train_detector
 from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.evaluation.baselines import require_opencv, selective_search
 from sharpmask.evaluation.detections import DetectionScores, evaluate_detections
@@ -143,7 +145,7 @@ class _Study:
         if options.photos is None:
             photos = max(min(photos, _LEAST_PHOTOS), int(photos * share))
         train_photos = max(min(counts["train"], _LEAST_PHOTOS), min(counts["train"], affordable - photos))
-        steps = options.steps or int(_TRAINING * options.minutes * 60 / self._seconds_a_step())
+        steps = options.steps or self._affordable_steps(train_photos)
         if steps < _LEAST_STEPS or photos + train_photos > 2 * max(affordable, 1):
             raise ConfigError(f"--minutes {options.minutes:g} is too short for 'detection' here: give more")
         return DetectionPlan(settings, train_photos, photos, steps, f"from --minutes {options.minutes:g}")
@@ -158,31 +160,58 @@ class _Study:
                 self.propose(source)(pixels, COUNTS[-1])
         return (perf_counter() - began) / len(records)
 
-    def _seconds_a_step(self) -> float:
-        """A step of every row and one of the RPN, on random boxes of a few photos."""
+    def _affordable_steps(self, train_photos: int) -> int:
+        """Steps for every row and the RPN in the time for training: all share the features of a photo and its mirror
+        image, which are computed once as far as they fit into memory.
+        """
         probe = self.folder / "probe"
         shutil.rmtree(probe, ignore_errors=True)
         make_folder(probe)
         self._write_subset("train", _LEAST_PHOTOS, probe / "train.json")
-        content = read_json(probe / "train.json")
+        store = self._new_store(probe / "train.json")
+        began = perf_counter()
+        for image_id in store.dataset.image_by_id:
+            store.features(image_id, False)
+        photos = len(store.dataset.image_by_id)
+        features, size = (perf_counter() - began) / photos, store.used_bytes / photos
+        kept = min(1.0, store.limit_bytes / (2 * size * train_photos))
+        images = [1 / self._images_a_second(row, probe, store) for row in self.rows]
+        images.append(images[-1])  # the RPN
+        shutil.rmtree(probe, ignore_errors=True)
+        left = _TRAINING * self.options.minutes * 60 - kept * 2 * features * train_photos
+        step = self.config(self.rows[0], 1, probe).batch_size * sum(each + (1 - kept) * features for each in images)
+        return int(left / step)
+
+    def _images_a_second(self, row: DetectionRow, probe: Path, store: FeatureStore) -> float:
+        """In training a row on the probe's few photos and random boxes, with their features at hand."""
         rng = np.random.default_rng(0)
         boxes = [
-            {"image_id": image["id"], "score": 0.5, "bbox": [*(rng.random(2) * 100).tolist(), 60.0, 60.0]}
-            for image in content["images"]
+            {"image_id": image_id, "score": 0.5, "bbox": [*(rng.random(2) * 100).tolist(), 60.0, 60.0]}
+            for image_id in store.dataset.image_by_id
             for _ in range(TRAIN_COUNT)
         ]
         (probe / "boxes.json").write_text(json.dumps(boxes), encoding="utf-8")
-        total = 0.0
-        for row in self.rows:
-            config = self.config(row, _PROBE_STEPS, probe / row.name)
-            config = dataclasses.replace(
-                config, annotations=str(probe / "train.json"), proposals=str(probe / "boxes.json"), min_examples=1
-            )
-            train_detector(config, say=lambda text: None)
-            log = [json.loads(line) for line in (probe / row.name / "log.jsonl").read_text().splitlines()]
-            total += config.batch_size / min(entry["images_per_second"] for entry in log[1:])
-        shutil.rmtree(probe, ignore_errors=True)
-        return total * (1 + 1 / len(self.rows))
+        config = dataclasses.replace(
+            self.config(row, _PROBE_STEPS, probe / row.name),
+            annotations=str(probe / "train.json"),
+            proposals=str(probe / "boxes.json"),
+            min_examples=1,
+            flip=False,
+        )
+        train_detector(config, say=lambda text: None, store=store)
+        log = [json.loads(line) for line in (probe / row.name / "log.jsonl").read_text().splitlines()]
+        return float(min(entry["images_per_second"] for entry in log[1:]))
+
+    def _new_store(self, annotations: Path) -> FeatureStore:
+        """Features of the trunk that all rows and the RPN have, frozen: as many levels as any of them reads."""
+        config = dataclasses.replace(self.config(self.rows[0], 1, self.folder), detector=f"multipathnet-{self.trunk}")
+        network = initial_detector(config, classes=1).to(self.device)
+        limit = int(config.cache_gigabytes * 2**30)
+        return FeatureStore(network, read_coco(annotations), config.images, limit, self.device)
+
+    @cached_property
+    def _store(self) -> FeatureStore:
+        return self._new_store(self.folder / "train.json")
 
     # Data and proposals
 
@@ -212,7 +241,7 @@ class _Study:
             if source == "rpn" and not (self.folder / RPN).exists():
                 self.say(f"detection: training the RPN: {plan.steps} steps")
                 config = self.config(self.rows[-1], plan.steps, (self.folder / RPN).parent, fast=True)
-                train_rpn(config, resume=True)
+                train_rpn(config, resume=True, store=self._store)
             for part, count in (("train", TRAIN_COUNT), ("val", COUNTS[-1])):
                 results = self.folder / f"{part}-{source}.json"
                 if results.exists():
@@ -300,7 +329,7 @@ class _Study:
         """Train a row, going on where it was."""
         output = self.folder / row.name
         if not (output / RESULT).exists():
-            train_detector(self.config(row, steps, output), resume=True, say=lambda text: None)
+            train_detector(self.config(row, steps, output), resume=True, say=lambda text: None, store=self._store)
             for checkpoint in output.rglob("*.pt"):
                 checkpoint.unlink()  # large, and of no more use
 
