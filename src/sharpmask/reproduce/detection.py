@@ -44,6 +44,7 @@ from sharpmask.reproduce.detection_rows import (
     DetectionResults,
     DetectionRow,
 )
+from sharpmask.reproduce.machine import describe_machine
 from sharpmask.reproduce.measure import photo_key, read_lines
 from sharpmask.reproduce.methods import file_digest, weights_digest
 from sharpmask.reproduce.plan import kept_plan
@@ -68,6 +69,7 @@ def run_detection_study(options: Options, say: Say) -> DetectionResults:
         raise ConfigError(f"{options.data.folder} has no photos to train on, only those to measure on")
     study = _Study(options, options.data.train, say)
     plan = study.plan()
+    study.machine()
     study.write_subsets(plan)
     study.collect_proposals(plan)
     scores = {}
@@ -86,6 +88,7 @@ def run_detection_study(options: Options, say: Say) -> DetectionResults:
         scores=scores,
         trunk=study.trunk,
         notes=study.notes,
+        machine=study.machine(),
     )
 
 
@@ -129,6 +132,16 @@ class _Study:
             **{name: getattr(options, name) for name in ("minutes", "steps", "photos", "seed")},
         }
         return kept_plan(self.folder, DetectionPlan, settings, lambda: self._new_plan(settings))
+
+    def machine(self) -> dict[str, str]:
+        """What the study runs on and since when, kept in machine.json."""
+        file = self.folder / "machine.json"
+        if not file.exists():
+            with atomic_write(file) as temporary:
+                temporary.write_text(
+                    json.dumps(describe_machine(self.options.device), indent=1) + "\n", encoding="utf-8"
+                )
+        return dict(read_json(file))
 
     def _new_plan(self, settings: dict[str, Any]) -> DetectionPlan:
         options = self.options

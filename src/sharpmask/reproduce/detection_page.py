@@ -51,7 +51,8 @@ def _markdown(results: DetectionResults) -> str:
     learnt = ", ".join(f"{entry.name} ({entry.examples})" for entry in results.classes)
     lines = [
         "# Detection with proposals of several methods",
-        f"`sharpmask reproduce detection`, sharpmask {sharpmask.__version__}. Each row is the same detector, trained "
+        f"`sharpmask reproduce detection`, sharpmask {sharpmask.__version__}, torch {results.machine['torch']}, "
+        f"{results.machine['date']}, {results.machine['device']}. Each row is the same detector, trained "
         f"and tested with the proposals it names: trunk {results.trunk}, frozen, config `detector-cpu`, "
         f"{plan.steps:,} steps of 4 photos ({plan.origin}), {plan.train_photos:,} photos to train on with "
         f"{TRAIN_COUNT} proposals each.",
@@ -67,7 +68,8 @@ def _markdown(results: DetectionResults) -> str:
             ]
         ),
         "## AP",
-        f"Percent; in brackets the 95 % interval of a bootstrap over the {first.images} photos. *The paper's*: COCO "
+        f"Percent; in brackets the 95 % interval of a bootstrap over the {first.images} photos ({first.resamples:,} "
+        f"resamples). *The paper's*: COCO "
         f"2014 in full with VGG-16, box AP. {CHALLENGE}.",
         _table(_rows(results)),
         "## AP over the number of proposals",

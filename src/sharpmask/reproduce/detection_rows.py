@@ -75,3 +75,4 @@ class DetectionResults:
     scores: dict[str, dict[int, DetectionScores]]
     trunk: str
     notes: tuple[str, ...]
+    machine: dict[str, str]

@@ -1,9 +1,7 @@
 """A study from its rows to its results: train, measure, time. What is finished is never done again."""
 
 import dataclasses
-import datetime
 import json
-import platform
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,8 +19,8 @@ from sharpmask.images import read_image
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask, build_network
 from sharpmask.networks.specs import get_spec
-from sharpmask.proposals.proposer import pick_device
 from sharpmask.reproduce.forms import Forms, compare_forms
+from sharpmask.reproduce.machine import describe_machine
 from sharpmask.reproduce.measure import Validation, measure, read_validation
 from sharpmask.reproduce.methods import file_digest, load_row, open_method, weights_digest
 from sharpmask.reproduce.metrics import Measured
@@ -206,7 +204,7 @@ def _timed(study: Study, options: Options, validation: Validation, folder: Path)
             times[row.name] = [
                 {k: v for k, v in record.items() if k not in ("rest", "total")} for record in times[row.name]
             ]
-    machine = describe_machine(options)
+    machine = describe_machine(options.device)
     _write_json(file, {"times": times, "machine": machine})
     return times, machine
 
@@ -215,25 +213,6 @@ def spread(paths: list[Path]) -> list[Path]:
     """TIMED_PHOTOS of the photos, evenly spread."""
     count = min(TIMED_PHOTOS, len(paths))
     return [paths[i * len(paths) // count] for i in range(count)]
-
-
-def describe_machine(options: Options) -> dict[str, str]:
-    """The device, its threads, torch's version and today's date."""
-    device = pick_device(options.device)
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = f"CPU, {torch.get_num_threads()} threads ({_processor()})"
-    return {"device": name, "torch": torch.__version__, "date": datetime.datetime.now().date().isoformat()}
-
-
-def _processor() -> str:
-    """The processor's name where the system tells it, else its kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def _read_json(path: Path) -> dict[str, Any]:
