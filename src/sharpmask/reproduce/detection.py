@@ -333,8 +333,9 @@ class _Study:
             "device": self.options.device,
             "checkpoint_every": 200,
             "log_every": max(1, min(20, steps // 2)),
-            # Photos in common sizes, so that the features of all of them fit into memory.
+            # So that the features of some 1,200 photos and their mirror images fit into memory.
             "short_side": 320 if self.trunk == "lite0" else None,
+            "cache_gigabytes": 4.0,
         }
         return DetectorConfig(**values)
 

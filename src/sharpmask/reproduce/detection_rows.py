@@ -11,7 +11,7 @@ from sharpmask.reproduce.study import SELECTIVE_SEARCH
 COUNTS = (10, 30, 100, 300, 1000)
 TRAIN_COUNT = 300
 # Objects that a class needs in the photos to train on.
-MIN_EXAMPLES = 50
+MIN_EXAMPLES = 200
 
 
 @dataclass(frozen=True)
