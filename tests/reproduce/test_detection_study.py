@@ -67,6 +67,7 @@ def test_rows_after_a_stop(
     page = (tmp_path / "detection" / "detection.md").read_text()
     assert line.startswith(str(tmp_path / "detection" / "detection.md"))
     assert f"torch {torch.__version__}, " in page and ", CPU, " in page and "(200 resamples)" in page
+    assert "## AP by class" in page and "with the weights of sharpmask-lite0" in page
     assert "a (4), b (4)" in page and "SharpMask + MultiPathNet" in page and "*25.2*" in page
     assert page.count("within noise") + page.count("| agrees") + page.count("| disagrees") >= 2
     with open(tmp_path / "detection" / "detection.csv") as file:

@@ -91,9 +91,9 @@ def _pool_one(feature: Tensor, cells: Tensor, side: int) -> Tensor:
     grid = torch.stack(torch.broadcast_tensors(xs[:, None, :], ys[:, :, None]), dim=3)  # (R, points, points, 2)
     flat = grid.reshape(1, -1, points, 2).to(feature.dtype)
     sampled = F.grid_sample(feature[None], flat, mode="bilinear", padding_mode="border", align_corners=False)
-    sampled = sampled.reshape(feature.shape[0], len(cells), points, points).transpose(0, 1)  # (R, C, points, points)
-    inside = (seen[1][:, :, None] & seen[0][:, None, :])[:, None]
-    return F.avg_pool2d(sampled * inside, SAMPLES)
+    inside = (seen[1][:, :, None] & seen[0][:, None, :]).reshape(1, 1, -1, points)
+    pooled = F.avg_pool2d(sampled * inside, SAMPLES)  # (1, C, R * S, S): bins end where boxes do
+    return pooled.reshape(feature.shape[0], len(cells), side, side).transpose(0, 1)
 
 
 def nms(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:

@@ -7,6 +7,7 @@ finished is kept in the study's folder and never done again.
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -85,11 +86,18 @@ def run_detection_study(options: Options, say: Say) -> DetectionResults:
         rows=study.rows,
         classes=classes,
         left_out=len(dataset.categories) - len(classes),
+        shown=_objects_by_class(study.folder / "val.json"),
         scores=scores,
         trunk=study.trunk,
+        weights=Path(study.weights).name,
         notes=study.notes,
         machine=study.machine(),
     )
+
+
+def _objects_by_class(annotations: Path) -> dict[str, int]:
+    dataset = read_coco(annotations)
+    return dict(Counter(dataset.categories[a.category_id] for a in dataset.annotations if not a.iscrowd))
 
 
 class _Study:

@@ -53,9 +53,9 @@ def _markdown(results: DetectionResults) -> str:
         "# Detection with proposals of several methods",
         f"`sharpmask reproduce detection`, sharpmask {sharpmask.__version__}, torch {results.machine['torch']}, "
         f"{results.machine['date']}, {results.machine['device']}. Each row is the same detector, trained "
-        f"and tested with the proposals it names: trunk {results.trunk}, frozen, config `detector-cpu`, "
-        f"{plan.steps:,} steps of 4 photos ({plan.origin}), {plan.train_photos:,} photos to train on with "
-        f"{TRAIN_COUNT} proposals each.",
+        f"and tested with the proposals it names: trunk {results.trunk} with the weights of {results.weights}, frozen, "
+        f"config `detector-cpu`, {plan.steps:,} steps of 4 photos ({plan.origin}), {plan.train_photos:,} photos to "
+        f"train on with {TRAIN_COUNT} proposals each.",
         "\n".join(
             [
                 f"- Measured on {first.images} photos of {results.data}, {COUNTS[-1]:,} proposals each.",
@@ -72,6 +72,9 @@ def _markdown(results: DetectionResults) -> str:
         f"resamples). *The paper's*: COCO "
         f"2014 in full with VGG-16, box AP. {CHALLENGE}.",
         _table(_rows(results)),
+        "## AP by class",
+        f"Box AP; beside the class its objects in the {first.images} photos.",
+        _table(_by_class(results)),
         "## AP over the number of proposals",
         "Box AP with the best N proposals of each photo.",
         _table(_counts(results)),
@@ -93,6 +96,14 @@ def _rows(results: DetectionResults) -> Iterator[list[str]]:
         cells = [percent(boxes[name]) for name in _SHOWN]
         cells += [percent(masks[name]) if masks else "—" for name in ("AP", "AP50")]
         yield [row.label, *cells, published]
+
+
+def _by_class(results: DetectionResults) -> Iterator[list[str]]:
+    names = [entry.name for entry in results.classes]
+    yield ["", *(f"{name} ({results.shown.get(name, 0):,})" for name in names)]
+    for row in results.rows:
+        found = results.scores[row.name][COUNTS[-1]].by_class["bbox"]
+        yield [row.label, *(percent(Estimate(found[name], math.nan, math.nan)) for name in names)]
 
 
 def _counts(results: DetectionResults) -> Iterator[list[str]]:

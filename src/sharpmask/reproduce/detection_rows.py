@@ -64,7 +64,8 @@ class DetectionPlan:
 class DetectionResults:
     """All that the study found.
 
-    `scores`: row -> number of proposals -> figures; `classes` are those that were learnt, `left_out` how many were not.
+    `scores`: row -> number of proposals -> figures; `classes` are those that were learnt, `left_out` how many were not,
+    `shown` class -> its objects in the photos that are measured; `trunk` and `weights` by name.
     """
 
     plan: DetectionPlan
@@ -72,7 +73,9 @@ class DetectionResults:
     rows: tuple[DetectionRow, ...]
     classes: list[DetectorClass]
     left_out: int
+    shown: dict[str, int]
     scores: dict[str, dict[int, DetectionScores]]
     trunk: str
+    weights: str
     notes: tuple[str, ...]
     machine: dict[str, str]
