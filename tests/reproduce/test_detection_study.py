@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sharpmask.detection import specs
-from sharpmask.errors import ConfigError
+from sharpmask.errors import ConfigError, DataError
 from sharpmask.reproduce import detection, detection_page
 from sharpmask.reproduce.datasets import find_data
 from sharpmask.reproduce.report import reproduce
@@ -26,7 +26,6 @@ def tiny_detectors(monkeypatch: pytest.MonkeyPatch, tiny_models: None) -> None:
         monkeypatch.setitem(specs.DETECTORS, name, dataclasses.replace(spec, **small))
     kept = ("rpn", "sharpmask", "multipathnet")
     monkeypatch.setattr(detection, "ROWS", tuple(row for row in detection.ROWS if row.name in kept))
-    monkeypatch.setattr(detection, "MIN_EXAMPLES", 1)
     monkeypatch.setattr(detection, "TRAIN_COUNT", 20)
     monkeypatch.setattr(detection, "COUNTS", (10, 30))
     monkeypatch.setattr(detection_page, "COUNTS", (10, 30))
@@ -41,6 +40,7 @@ def options(data: Path, output: Path, weights: dict[str, Path], **changes: objec
         "model": str(weights["sharpmask-lite0"]),
         "steps": 3,
         "photos": 2,
+        "min_examples": 1,
         "device": "cpu",
     }
     return Options(**{**settings, **changes})  # type: ignore[arg-type]
@@ -105,7 +105,17 @@ def test_a_plan_from_minutes(
         detection._Study(short, short.data.train, lambda text: None).plan()  # type: ignore[arg-type]
 
 
+def test_classes_are_chosen_before_anything_is_computed(
+    data: Path, tmp_path: Path, weights: dict[str, Path], tiny_detectors: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(detection._Study, "collect_proposals", lambda self, plan: pytest.fail("too late"))
+    with pytest.raises(DataError, match="no class has 200 objects; lower min_examples"):
+        reproduce("detection", options(data, tmp_path, weights, min_examples=200), lambda text: None)
+
+
 def test_options_that_do_not_fit(data: Path, tmp_path: Path, weights: dict[str, Path]) -> None:
+    with pytest.raises(ConfigError, match="--min-examples 0: must be greater"):
+        check_options("detection", options(data, tmp_path, weights, min_examples=0))
     with pytest.raises(ConfigError, match="--schedule has no meaning for 'detection'"):
         check_options("detection", options(data, tmp_path, weights, schedule="paper"))
     with pytest.raises(ConfigError, match="--trunk-weights FILE"):

@@ -30,6 +30,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, default=None, help="steps of each row, in place of what --minutes allows")
     parser.add_argument("--photos", type=int, default=None, help="photos to measure on, the first of the annotations")
     parser.add_argument(
+        "--min-examples", type=int, default=200, help="detection: objects that a class needs to be learnt"
+    )
+    parser.add_argument(
         "--schedule",
         choices=["short", "paper"],
         default="short",

@@ -38,7 +38,6 @@ from sharpmask.proposals.proposer import Proposer, pick_device
 from sharpmask.reproduce.datasets import Photos
 from sharpmask.reproduce.detection_rows import (
     COUNTS,
-    MIN_EXAMPLES,
     ROWS,
     TRAIN_COUNT,
     DetectionPlan,
@@ -70,28 +69,29 @@ def run_detection_study(options: Options, say: Say) -> DetectionResults:
         raise ConfigError(f"{options.data.folder} has no photos to train on, only those to measure on")
     study = _Study(options, options.data.train, say)
     plan = study.plan()
-    study.machine()
+    machine = study.machine()
     study.write_subsets(plan)
+    dataset = read_coco(study.folder / "train.json")
+    classes = choose_classes(dataset, min_examples=options.min_examples)  # before hours are spent for none
     study.collect_proposals(plan)
     scores = {}
     for number, row in enumerate(study.rows, start=1):
         say(f"detection: row {number} of {len(study.rows)}, {row.label}: {plan.steps} steps, {plan.photos} photos")
         study.train(row, plan.steps)
         scores[row.name] = study.measure(row)
-    dataset = read_coco(study.folder / "train.json")
-    classes = choose_classes(dataset, min_examples=MIN_EXAMPLES)
     return DetectionResults(
         plan=plan,
         data=options.data.name,
         rows=study.rows,
         classes=classes,
+        min_examples=options.min_examples,
         left_out=len(dataset.categories) - len(classes),
         shown=_objects_by_class(study.folder / "val.json"),
         scores=scores,
         trunk=study.trunk,
         weights=Path(study.weights).name,
         notes=study.notes,
-        machine=study.machine(),
+        machine=machine,
     )
 
 
@@ -137,7 +137,7 @@ class _Study:
             "weights": weights_digest(self.weights),
             "model": weights_digest(self.model),
             **{part: file_digest(photos.annotations) for part, photos in self.parts.items()},
-            **{name: getattr(options, name) for name in ("minutes", "steps", "photos", "seed")},
+            **{name: getattr(options, name) for name in ("minutes", "steps", "photos", "min_examples", "seed")},
         }
         return kept_plan(self.folder, DetectionPlan, settings, lambda: self._new_plan(settings))
 
@@ -196,6 +196,13 @@ class _Study:
         photos = len(store.dataset.image_by_id)
         features, size = (perf_counter() - began) / photos, store.used_bytes / photos
         kept = min(1.0, store.limit_bytes / (2 * size * train_photos))
+        rng = np.random.default_rng(0)
+        boxes = [
+            {"image_id": image_id, "score": 0.5, "bbox": [*(rng.random(2) * 100).tolist(), 60.0, 60.0]}
+            for image_id in store.dataset.image_by_id
+            for _ in range(TRAIN_COUNT)
+        ]
+        (probe / "boxes.json").write_text(json.dumps(boxes), encoding="utf-8")
         images = [1 / self._images_a_second(row, probe, store) for row in self.rows]
         images.append(images[-1])  # the RPN
         shutil.rmtree(probe, ignore_errors=True)
@@ -205,13 +212,6 @@ class _Study:
 
     def _images_a_second(self, row: DetectionRow, probe: Path, store: FeatureStore) -> float:
         """In training a row on the probe's few photos and random boxes, with their features at hand."""
-        rng = np.random.default_rng(0)
-        boxes = [
-            {"image_id": image_id, "score": 0.5, "bbox": [*(rng.random(2) * 100).tolist(), 60.0, 60.0]}
-            for image_id in store.dataset.image_by_id
-            for _ in range(TRAIN_COUNT)
-        ]
-        (probe / "boxes.json").write_text(json.dumps(boxes), encoding="utf-8")
         config = dataclasses.replace(
             self.config(row, _PROBE_STEPS, probe / row.name),
             annotations=str(probe / "train.json"),
@@ -333,7 +333,7 @@ class _Study:
             "proposals": str(self.folder / f"train-{row.source}.json"),
             "proposal_count": TRAIN_COUNT,
             "trunk_weights": self.weights,
-            "min_examples": MIN_EXAMPLES,
+            "min_examples": self.options.min_examples,
             "steps": steps,
             "warmup": min(values["warmup"], steps // 5),
             "average": min(values["average"], 1 - 10 / max(steps, 20)),

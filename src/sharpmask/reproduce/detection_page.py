@@ -13,7 +13,7 @@ from sharpmask.evaluation.detection_tables import compare_detections
 from sharpmask.evaluation.detections import FIGURES, VOC
 from sharpmask.evaluation.tables import percent, percent_points
 from sharpmask.files import atomic_write
-from sharpmask.reproduce.detection_rows import COUNTS, MIN_EXAMPLES, TRAIN_COUNT, DetectionResults
+from sharpmask.reproduce.detection_rows import COUNTS, TRAIN_COUNT, DetectionResults
 from sharpmask.reproduce.plots import require_matplotlib
 
 # COCO AP of boxes in percent, of VGG-16 trained on COCO in full (SharpMask paper, and arXiv 1604.02135).
@@ -60,7 +60,8 @@ def _markdown(results: DetectionResults) -> str:
             [
                 f"- Measured on {first.images} photos of {results.data}, {COUNTS[-1]:,} proposals each.",
                 f"- Classes, with their objects to learn from: {learnt}. {results.left_out} classes with fewer than "
-                f"{MIN_EXAMPLES} are left out; AP is the mean over those of the learnt classes that the photos show.",
+                f"{results.min_examples} are left out; AP is the mean over those of the learnt classes that the photos "
+                "show.",
                 "- Photos whose objects are not all annotated give no background where nothing is annotated, and say "
                 "nothing of classes that are not annotated in them.",
                 "- The masks are the proposals' own, with the detector's class and score.",
@@ -69,8 +70,7 @@ def _markdown(results: DetectionResults) -> str:
         ),
         "## AP",
         f"Percent; in brackets the 95 % interval of a bootstrap over the {first.images} photos ({first.resamples:,} "
-        f"resamples). *The paper's*: COCO "
-        f"2014 in full with VGG-16, box AP. {CHALLENGE}.",
+        f"resamples). *The paper's*: COCO 2014 in full with VGG-16, box AP. {CHALLENGE}.",
         _table(_rows(results)),
         "## AP by class",
         f"Box AP; beside the class its objects in the {first.images} photos.",

@@ -10,8 +10,6 @@ from sharpmask.reproduce.study import SELECTIVE_SEARCH
 # Proposals of an image that are tested with; a row's AP is that with the last, which is the study's own.
 COUNTS = (10, 30, 100, 300, 1000)
 TRAIN_COUNT = 300
-# Objects that a class needs in the photos to train on.
-MIN_EXAMPLES = 200
 
 
 @dataclass(frozen=True)
@@ -64,14 +62,16 @@ class DetectionPlan:
 class DetectionResults:
     """All that the study found.
 
-    `scores`: row -> number of proposals -> figures; `classes` are those that were learnt, `left_out` how many were not,
-    `shown` class -> its objects in the photos that are measured; `trunk` and `weights` by name.
+    `scores`: row -> number of proposals -> figures; `classes` are those that were learnt, with at least `min_examples`
+    objects, `left_out` how many were not, `shown` class -> its objects in the photos that are measured; `trunk`
+    and `weights` by name.
     """
 
     plan: DetectionPlan
     data: str
     rows: tuple[DetectionRow, ...]
     classes: list[DetectorClass]
+    min_examples: int
     left_out: int
     shown: dict[str, int]
     scores: dict[str, dict[int, DetectionScores]]

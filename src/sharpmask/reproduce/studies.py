@@ -43,6 +43,7 @@ _ONLY = {
     "schedule": (("trunk", "heads", "refinement"), "short"),
     "precision": (("trunk", "heads", "refinement"), None),
     "steps": (("trunk", "heads", "refinement", "detection"), None),
+    "min_examples": (("detection",), 200),
     "images": (("qualitative",), ()),
     "licenses": (("qualitative",), ()),
     "count": (("qualitative",), None),
@@ -58,10 +59,10 @@ def check_options(name: str, options: Options) -> None:
             raise ConfigError(f"{flag} has no meaning for '{name}'; it is for: {', '.join(studies)}")
     if options.schedule == "paper" and options.steps is not None:
         raise ConfigError("--steps and --schedule paper exclude each other: the paper's schedule has its own steps")
-    for option in ("minutes", "steps", "photos", "count"):
+    for option in ("minutes", "steps", "photos", "min_examples", "count"):
         value = getattr(options, option)
         if value is not None and not value > 0:
-            raise ConfigError(f"--{option} {value:g}: must be greater than 0")
+            raise ConfigError(f"--{option.replace('_', '-')} {value:g}: must be greater than 0")
     if options.failures is not None and options.failures < 0:
         raise ConfigError(f"--failures {options.failures}: must not be negative")
 

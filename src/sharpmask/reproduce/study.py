@@ -112,6 +112,7 @@ class Options:
     minutes: float = 50.0
     steps: int | None = None
     photos: int | None = None
+    min_examples: int = 200
     device: str | None = None
     seed: int = 0
     images: tuple[str, ...] = field(default=())
