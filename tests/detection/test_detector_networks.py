@@ -26,7 +26,10 @@ def test_every_row(name: str) -> None:
     assert network.correct(BOXES, output.deltas, scale.size).shape == (3, 4, 4)
 
 
-@pytest.mark.parametrize("name", ["fast-rcnn-resnet50", "fast-rcnn-vgg16", "multipathnet-lite0"])
+@pytest.mark.parametrize(
+    "name",
+    ["fast-rcnn-resnet50-light", "fast-rcnn-vgg16", "multipathnet-lite0", "multipathnet-resnet50-light"],
+)
 def test_gradients_reach_every_weight(name: str) -> None:
     network = build_detector(tiny(name, dropout=0.0), 3)
     features, scale = network.features(torch.rand(3, 100, 150))
@@ -68,6 +71,17 @@ def test_one_region_without_skips_and_integral_loss_is_fast_rcnn(training: bool)
 def _with_boxes(network: FastRCNN | MultiPathNet, image: torch.Tensor) -> tuple:
     features, scale = network.features(image)
     return features, torch.cat([BOXES, torch.tensor([[-4.0, -9.0, 170.0, 120.0]])]), scale
+
+
+def test_thin_features_are_pooled_features_brought_to_fewer_channels() -> None:
+    """A 1x1 convolution and RoIAlign are linear: which comes first changes nothing but the work."""
+    network = build_detector(tiny("fast-rcnn-resnet50-light", pooled_channels=6), 2).eval()
+    image = torch.rand(3, 100, 150)
+    features, scale = network.features(image)
+    assert network.channels[-1] == 6 and network.head.fc6.in_features == 6 * 3 * 3
+    pooled = network._pool(features[-1], 1, BOXES, scale)
+    x = network.head(network.thin(pooled))
+    torch.testing.assert_close(network(features, BOXES, scale).class_logits[0], network.classifier(x))
 
 
 def test_wide_regions_see_what_surrounds_the_box() -> None:

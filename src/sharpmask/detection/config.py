@@ -20,7 +20,8 @@ class DetectorConfig:
     output: str
     """folder for checkpoints, logs and the trained detector"""
     detector: str = "fast-rcnn-vgg16"
-    """name of a detector of the table: fast-rcnn-… or multipathnet-… on vgg16, resnet50, resnet50-caffe or lite0;
+    """name of a detector of the table: fast-rcnn-… or multipathnet-… on vgg16, resnet50, resnet50-light or lite0;
+    resnet50-caffe and -caffe-light have the stride on the 1x1 convolutions;
     multipathnet-…-no-foveal, -no-skips and -no-integral leave one part out"""
     proposals: str | None = None
     """COCO results file with proposals for the training images, of any program; none: computed with proposal_model"""

@@ -70,10 +70,7 @@ class SkipPool(nn.Module):
     def __init__(self, channels: Sequence[int]) -> None:
         super().__init__()
         self.scales = nn.ParameterList(nn.Parameter(torch.full((c, 1, 1), _SKIP_SCALE)) for c in channels)
-        self.conv = nn.Conv2d(sum(channels), channels[-1], 1)
-        nn.init.kaiming_normal_(self.conv.weight, nonlinearity="linear")
-        assert self.conv.bias is not None
-        nn.init.zeros_(self.conv.bias)
+        self.conv = _joining(sum(channels), channels[-1])
 
     def forward(self, pooled: Sequence[Tensor]) -> Tensor:
         """Pooled levels (R, C_i, S, S), fine to coarse -> (R, C, S, S)."""
@@ -120,9 +117,16 @@ class _Detector(TrunkNetwork):
     def __init__(self, spec: DetectorSpec, classes: int) -> None:
         super().__init__(spec)
         self.classes = classes
+        last = self.trunk.channels[-1]
+        self.thin = _joining(last, spec.pooled_channels) if spec.pooled_channels else nn.Identity()
+        self.channels = (*self.trunk.channels[:-1], spec.pooled_channels or last)  # of the levels that are pooled
         # Box targets have the mean 0 and the deviation 1 in each of their four numbers; training measures them.
         self.register_buffer("box_mean", torch.zeros(4))
         self.register_buffer("box_std", torch.tensor([0.1, 0.1, 0.2, 0.2]))
+
+    def _thinned(self, features: Features) -> Features:
+        """Trunk features with `channels` channels."""
+        return (*features[:-1], self.thin(features[-1]))
 
     def encode(self, boxes: Tensor, targets: Tensor) -> Tensor:
         """Normalised regression targets (R, 4) of boxes for their objects."""
@@ -150,13 +154,13 @@ class FastRCNN(_Detector):
 
     def __init__(self, spec: DetectorSpec, classes: int) -> None:
         super().__init__(spec, classes)
-        self.head = RegionHead(spec, self.trunk.channels[-1])
+        self.head = RegionHead(spec, self.channels[-1])
         self.classifier = _output(spec.hidden, classes + 1, 0.01)
         self.regressor = _output(spec.hidden, 4 * classes, 0.001)
 
     def forward(self, features: Features, boxes: Tensor, scale: Scale) -> RoiOutput:
         """Boxes (R, 4) of the image that `features` are of."""
-        x = self.head(self._pool(features[-1], 1, boxes, scale))
+        x = self.head(self._pool(self._thinned(features)[-1], 1, boxes, scale))
         return RoiOutput(self.classifier(x)[None], self.regressor(x).unflatten(1, (self.classes, 4)))
 
 
@@ -173,11 +177,10 @@ class MultiPathNet(_Detector):
     def __init__(self, spec: DetectorSpec, classes: int) -> None:
         super().__init__(spec, classes)
         self.depths = [SKIPS.get(region, 1) if spec.skips else 1 for region in spec.regions]
-        last = self.trunk.channels[-1]
         self.skips = nn.ModuleList(
-            SkipPool(self.trunk.channels[-depth:]) if spec.skips else nn.Identity() for depth in self.depths
+            SkipPool(self.channels[-depth:]) if spec.skips else nn.Identity() for depth in self.depths
         )
-        self.heads = nn.ModuleList(RegionHead(spec, last) for _ in spec.regions)
+        self.heads = nn.ModuleList(RegionHead(spec, self.channels[-1]) for _ in spec.regions)
         joined = spec.hidden * len(spec.regions)
         self.classifiers = nn.ModuleList(_output(joined, classes + 1, 0.01) for _ in spec.thresholds)
         self.regressor = _output(spec.hidden, 4 * classes, 0.001)
@@ -188,6 +191,7 @@ class MultiPathNet(_Detector):
 
     def forward(self, features: Features, boxes: Tensor, scale: Scale) -> RoiOutput:
         """Boxes (R, 4) of the image that `features` are of."""
+        features = self._thinned(features)
         described = [
             head(self._region(features, _around(boxes, region, scale), depth, skip, scale))
             for region, depth, skip, head in zip(self.spec.regions, self.depths, self.skips, self.heads, strict=True)
@@ -205,6 +209,15 @@ class MultiPathNet(_Detector):
 def _around(boxes: Tensor, region: float, scale: Scale) -> Tensor:
     """Regions around boxes (R, 4), as far as they lie within the image."""
     return boxes if region == 1 else clip_boxes(grow_boxes(boxes, region), scale.size)
+
+
+def _joining(inputs: int, outputs: int) -> nn.Conv2d:
+    """A 1x1 convolution that keeps the size of what it joins."""
+    layer = nn.Conv2d(inputs, outputs, 1)
+    nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 def _output(inputs: int, outputs: int, std: float) -> nn.Linear:

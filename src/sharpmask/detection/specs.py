@@ -25,6 +25,9 @@ class DetectorSpec:
         trunk, trunk_width, stride_on: as in `networks.specs.ModelSpec`; features of stride 16.
         multipath: MultiPathNet rather than Fast R-CNN; only it takes what follows below.
         short_side, long_side: images are rescaled to this shorter side, but so that the longer is not above its own.
+        pooled_channels: the trunk's last features are brought to so many channels by a 1x1 convolution before boxes are
+            pooled, which makes a ResNet's boxes cheap (the thin features of Light-Head R-CNN, arXiv 1711.07264); None:
+            they are pooled as they are.
         pooled_side: cells along a side of a box's features.
         hidden: units of each of the two fully connected layers, for each region.
         dropout: after each of them, in training.
@@ -45,6 +48,7 @@ class DetectorSpec:
     multipath: bool = False
     short_side: int = 600
     long_side: int = 1000
+    pooled_channels: int | None = None
     pooled_side: int = 7
     hidden: int = 4096
     dropout: float = 0.5
@@ -68,13 +72,24 @@ class DetectorSpec:
         )
 
 
-# VGG-16 is the papers'; ResNet's and the light trunk's layers are smaller, since their features have more channels or
-# have to suffice on a CPU.
+# For a CPU all is smaller: photos, layers, and with them the papers' dropout.
+_LIGHT_RESNET50 = DetectorSpec(
+    name="fast-rcnn-resnet50-light",
+    trunk="resnet50",
+    short_side=480,
+    long_side=800,
+    pooled_channels=256,
+    hidden=512,
+    dropout=0.2,
+)
+
+# VGG-16 is the papers'; ResNet's layers are smaller, since its features have more channels.
 _BASES = (
     DetectorSpec(name="fast-rcnn-vgg16", trunk="vgg_16"),
     DetectorSpec(name="fast-rcnn-resnet50", trunk="resnet50", hidden=1024),
     DetectorSpec(name="fast-rcnn-resnet50-caffe", trunk="resnet50", stride_on="1x1", hidden=1024),
-    # Half the papers' dropout and less, for layers an eighth as wide.
+    _LIGHT_RESNET50,
+    replace(_LIGHT_RESNET50, name="fast-rcnn-resnet50-caffe-light", stride_on="1x1"),
     DetectorSpec(
         name="fast-rcnn-lite0", trunk="efficientnet_lite0", short_side=400, long_side=672, hidden=512, dropout=0.2
     ),
