@@ -29,7 +29,7 @@ for kind in plain refined; do
     --output "$output/$kind" --proposals 1000 --proposal-counts 10,30,100,300 --min-score 0.01 "${more[@]}"
 done
 sharpmask evaluate-detections "$output/plain/bbox.json" "$output/plain/segm.json" "$output/refined/segm.json" \
-  --names boxes masks refined --annotations "$data/instances_val.json" --classes "$classes" --by-class \
+  --names boxes masks refined --annotations "$data/instances_val.json" --classes "$classes" --by-class --min-score 0.5 \
   --json "$output/figures.json"
 sharpmask evaluate-detections "$output"/plain/bbox{,_300,_100,_30,_10}.json --annotations "$data/instances_val.json" \
   --classes "$classes"

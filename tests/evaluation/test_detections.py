@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 from sharpmask.cli.main import main
 from sharpmask.errors import ConfigError, DataError
 from sharpmask.evaluation.detection_tables import compare_detections, detection_table
-from sharpmask.evaluation.detections import FIGURES, VOC, evaluate_detections
+from sharpmask.evaluation.detections import ALL, FIGURES, VOC, evaluate_detections
 
 SIZE = (240, 320)
 
@@ -108,11 +108,12 @@ def test_intervals_hold_the_figure_and_their_own_sums_agree_with_pycocotools() -
             assert estimate.low < estimate.value < estimate.high, name
     # Every image once is no resample but the figure itself.
     from sharpmask.evaluation import detections as module
+    from sharpmask.evaluation.average_precision import class_matches
 
     reference = module._reference(content, range(30))
     evaluated = module._coco_eval(reference, results, "bbox", [3, 5, 9])
-    matches = [module._matches(evaluated, place) for place in range(3)]
-    whole = module.resampled(matches, np.ones(30))
+    matches = [class_matches(evaluated, place) for place in range(3)]
+    whole = module._resampled(matches, np.ones(30))
     assert whole == pytest.approx([scores.figures["bbox"][name] for name in module.INTERVALS], abs=1e-9)
 
 
@@ -139,6 +140,32 @@ def test_voc_ap_by_hand() -> None:
     assert scores.figures["bbox"][VOC] == pytest.approx(1 / 3 + 2 / 9)
     # COCO reads the same curve at 101 recalls: 34 of them up to 1/3, 33 up to 2/3.
     assert scores.figures["bbox"]["AP50"] == pytest.approx((34 + 33 * 2 / 3) / 101)
+
+
+def test_precision_and_recall_of_what_is_shown_by_hand(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of four objects: .9 hits, .8 misses, .7 hits the first one again, .6 hits, .4 would hit but is not shown."""
+    content, results = boxes_scene([(0.9, True), (0.8, False), (0.6, True), (0.4, True)], 4)
+    results.append({**results[0], "score": 0.7})
+    scores = evaluate_detections(content, results, resamples=0, min_score=0.6)
+    shown = scores.shown["bbox"]
+    assert shown["cat"] == shown[ALL] and list(shown) == [ALL, *scores.classes]
+    assert (shown["cat"].precision.value, shown["cat"].recall.value) == (0.5, 0.5)
+    assert np.isnan(shown["dog"].precision.value) and np.isnan(shown["dog"].recall.value)
+    crowd = {**content["annotations"][0], "id": 9, "bbox": [190.0, 190.0, 50.0, 50.0], "area": 2500.0, "iscrowd": 1}
+    crowd["segmentation"] = rectangle(crowd["bbox"])
+    content["annotations"].append(crowd)  # the miss lies within it and counts no longer
+    shown = evaluate_detections(content, results, resamples=20, min_score=0.6).shown["bbox"][ALL]
+    assert shown.precision.value == pytest.approx(2 / 3) and shown.recall.low == shown.recall.high == 0.5
+    files = [tmp_path / "annotations.json", tmp_path / "found.json"]
+    for path, value in zip(files, (content, results), strict=True):
+        path.write_text(json.dumps(value), encoding="utf-8")
+    arguments = ["evaluate-detections", str(files[1]), "--annotations", str(files[0]), "--by-class"]
+    assert main([*arguments, "--min-score", "0.6", "--json", str(tmp_path / "out.json")]) == 0
+    printed = capsys.readouterr().out
+    assert "precision all classes" in printed and "recall cat" in printed and "at least 0.6" in printed
+    written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["results"][0]
+    assert written["min_score"] == 0.6 and written["shown"]["bbox"]["cat"]["recall"]["value"] == 0.5
+    assert main(arguments) == 0 and "precision all" not in capsys.readouterr().out
 
 
 def test_classes_can_be_chosen_and_nothing_found_is_zero() -> None:

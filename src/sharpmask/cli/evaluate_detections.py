@@ -19,6 +19,12 @@ def add_arguments(parser: jsonargparse.ArgumentParser) -> None:
         "--classes", type=str, default=None, metavar="NAME,NAME,…", help="measure these only (default: all)"
     )
     parser.add_argument("--by-class", action="store_true", help="print the AP of each class")
+    parser.add_argument(
+        "--min-score",
+        type=float,
+        default=None,
+        help="print also precision and recall of the detections with at least this score",
+    )
     parser.add_argument("--json", type=str, metavar="OUT.json", help="write all figures to this file")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")
     parser.add_argument("--resamples", type=int, default=200, help="of the bootstrap; 0: no intervals")
@@ -51,6 +57,7 @@ def run(args: jsonargparse.Namespace) -> int:
                 classes=args.classes.split(",") if args.classes else (),
                 resamples=args.resamples,
                 seed=args.seed,
+                min_score=args.min_score,
             )
             for path, name in zip(args.detections, names, strict=True)
         ]

@@ -7,7 +7,7 @@ import numpy as np
 
 from sharpmask.errors import ConfigError
 from sharpmask.evaluation.bootstrap import Estimate, estimates
-from sharpmask.evaluation.detections import FIGURES, INTERVALS, IOU_TYPES, VOC, DetectionScores
+from sharpmask.evaluation.detections import ALL, FIGURES, INTERVALS, IOU_TYPES, VOC, DetectionScores
 from sharpmask.evaluation.tables import layout, percent, percent_points
 
 _TITLES = {"bbox": "boxes", "segm": "masks"}
@@ -31,6 +31,13 @@ def detection_table(scores: Sequence[DetectionScores], *, by_class: bool = False
             rows += [
                 [f"AP {name}", *(_percent(entry.by_class[kind][name]) for entry in columns)] for name in first.classes
             ]
+        labels = [ALL, *(first.classes if by_class else ())] if first.min_score is not None else []
+        for label in labels:
+            above = [entry.shown[kind][label] for entry in columns]
+            rows += [
+                [f"precision {label}", *(percent(entry.precision) for entry in above)],
+                [f"recall {label}", *(percent(entry.recall) for entry in above)],
+            ]
         if len(columns) > 1:
             rows += [
                 [
@@ -45,6 +52,8 @@ def detection_table(scores: Sequence[DetectionScores], *, by_class: bool = False
         "",
         f"AP: over IoU .50:.95 and classes, 101 recalls, 100 detections an image and class. {VOC}: whole area.",
     ]
+    if first.min_score is not None:
+        lines.append(f"precision, recall: at IoU .50, of the detections with a score of at least {first.min_score:g}.")
     lines += [f"{entry.name}: {entry.detections:,} detections" for entry in scores]
     return "\n".join(lines)
 

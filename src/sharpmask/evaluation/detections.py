@@ -11,7 +11,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -19,6 +19,14 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from sharpmask.errors import ConfigError, DataError
+from sharpmask.evaluation.average_precision import (
+    ClassMatches,
+    class_matches,
+    coco_ap,
+    mean_of_known,
+    precision_and_recall,
+    voc_ap,
+)
 from sharpmask.evaluation.bootstrap import Estimate, estimates, resample_counts
 from sharpmask.evaluation.inputs import Record, read_annotations, read_json, read_results
 
@@ -29,20 +37,16 @@ FIGURES = (
     "AR@1", "AR@10", "AR@100", "AR small", "AR medium", "AR large",
 )  # fmt: skip
 VOC = "VOC AP50"
+ALL = "all classes"
 # Figures that get an interval.
 INTERVALS = ("AP", "AP50", "AP75", VOC)
-_RECALLS = np.linspace(0.0, 1.0, 101)
 
 
-@dataclass(frozen=True)
-class _ClassMatches:
-    """What COCOeval found of one class, all sizes, at most 100 detections an image; detections best first."""
+class Shown(NamedTuple):
+    """How many of the detections that are shown are right, and how many of the objects they find."""
 
-    scores: np.ndarray  # (D,)
-    images: np.ndarray  # (D,) places of their images
-    hits: np.ndarray  # (T, D) whether it is the match of an object
-    ignored: np.ndarray  # (T, D) matches of crowds
-    objects: np.ndarray  # (I,) objects of each image
+    precision: Estimate
+    recall: Estimate
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,9 @@ class DetectionScores:
         figures: "bbox" or "segm" -> the names of FIGURES and VOC -> figure.
         by_class: "bbox" or "segm" -> class -> AP.
         intervals: "bbox" or "segm" -> the names of INTERVALS -> figure with its interval.
+        min_score: of `shown`; None: there is none.
+        shown: "bbox" or "segm" -> class, and ALL for all together -> precision and recall at IoU .5 of the detections
+            with at least `min_score`.
         drawn: "bbox" or "segm" -> (resamples, INTERVALS), the figures of the resampled images, for paired differences.
         resamples, seed: of the bootstrap.
     """
@@ -70,6 +77,8 @@ class DetectionScores:
     figures: dict[str, dict[str, float]]
     by_class: dict[str, dict[str, float]]
     intervals: dict[str, dict[str, Estimate]]
+    min_score: float | None
+    shown: dict[str, dict[str, Shown]]
     drawn: dict[str, np.ndarray] = field(repr=False)
     resamples: int
     seed: int
@@ -89,6 +98,14 @@ class DetectionScores:
                 kind: {name: estimate.to_dict() for name, estimate in values.items()}
                 for kind, values in self.intervals.items()
             },
+            "min_score": self.min_score,
+            "shown": {
+                kind: {
+                    label: {"precision": shown.precision.to_dict(), "recall": shown.recall.to_dict()}
+                    for label, shown in values.items()
+                }
+                for kind, values in self.shown.items()
+            },
         }
 
 
@@ -101,6 +118,7 @@ def evaluate_detections(
     classes: Sequence[str] = (),
     resamples: int = 200,
     seed: int = 0,
+    min_score: float | None = None,
 ) -> DetectionScores:
     """Measure COCO results with classes on COCO annotations.
 
@@ -112,6 +130,7 @@ def evaluate_detections(
         classes: names of those to measure; none: all of the annotations.
         resamples: of the bootstrap over images; 0: no intervals.
         seed: of the bootstrap.
+        min_score: measure also precision and recall of the detections with at least this score.
 
     Raises:
         DataError: a file that cannot be measured, or detections of a class that the annotations do not list.
@@ -139,20 +158,23 @@ def evaluate_detections(
         truth.truth(image_id, boxes="bbox" in kinds, masks="segm" in kinds)
         results.detections(image_id, truth, limit=len(records), boxes="bbox" in kinds, masks="segm" in kinds)
     reference = _reference(content, truth.image_ids)
-    found: dict[str, Any] = {"figures": {}, "by_class": {}, "intervals": {}, "drawn": {}}
+    found: dict[str, Any] = {"figures": {}, "by_class": {}, "intervals": {}, "drawn": {}, "shown": {}}
     for kind in kinds:
         evaluated = _coco_eval(reference, records, kind, list(chosen))
-        matches = [_matches(evaluated, place) for place in range(len(chosen))]
-        voc = _mean([voc_ap(m, 1.0) for m in matches])
+        matches = [class_matches(evaluated, place) for place in range(len(chosen))]
+        voc = mean_of_known([voc_ap(m, 1.0) for m in matches])
         found["figures"][kind] = {**dict(zip(FIGURES, map(_or_nan, evaluated.stats), strict=True)), VOC: voc}
         precision = evaluated.eval["precision"][:, :, :, 0, -1]  # (T, recalls, K)
         found["by_class"][kind] = {
             label: _or_nan(precision[:, :, place].mean()) for place, label in enumerate(chosen.values())
         }
         counts = resample_counts(len(truth.image_ids), resamples, seed) if resamples else np.zeros((0, 0), np.int32)
-        drawn = np.array([resampled(matches, weights) for weights in counts]).reshape(-1, len(INTERVALS))
+        drawn = np.array([_resampled(matches, weights) for weights in counts]).reshape(-1, len(INTERVALS))
         values = np.array([found["figures"][kind][figure] for figure in INTERVALS])
         found["drawn"][kind] = drawn
+        if min_score is not None:
+            parts = {ALL: matches, **{label: [own] for label, own in zip(chosen.values(), matches, strict=True)}}
+            found["shown"][kind] = {label: _shown(part, min_score, counts) for label, part in parts.items()}
         found["intervals"][kind] = (
             estimates(INTERVALS, values, drawn)
             if resamples
@@ -167,6 +189,7 @@ def evaluate_detections(
         classes=tuple(chosen.values()),
         resamples=resamples,
         seed=seed,
+        min_score=min_score,
         **found,
     )
 
@@ -234,82 +257,18 @@ def _quietly(call: Any, *arguments: Any) -> Any:
         return call(*arguments)
 
 
-def _matches(evaluated: COCOeval, place: int) -> _ClassMatches:
-    """What was found of the class at `place`: sizes "all", the largest number of detections."""
-    params = evaluated.params
-    images = len(params.imgIds)
-    begin = place * len(params.areaRng) * images
-    entries = evaluated.evalImgs[begin : begin + images]  # of the first range of sizes, all
-    objects = np.zeros(images, np.int64)
-    scores, at, hits, ignored = [np.zeros(0)], [np.zeros(0, np.int64)], [], []
-    thresholds = len(params.iouThrs)
-    for number, entry in enumerate(entries):
-        if entry is None:
-            continue
-        objects[number] = np.count_nonzero(np.asarray(entry["gtIgnore"]) == 0)
-        scores.append(np.asarray(entry["dtScores"], np.float64))
-        at.append(np.full(len(entry["dtScores"]), number))
-        hits.append(np.asarray(entry["dtMatches"]).reshape(thresholds, -1) > 0)
-        ignored.append(np.asarray(entry["dtIgnore"], bool).reshape(thresholds, -1))
-    joined = np.concatenate(scores)
-    order = np.argsort(-joined, kind="mergesort")
-    empty = np.zeros((thresholds, 0), bool)
-    return _ClassMatches(
-        joined[order],
-        np.concatenate(at)[order],
-        np.concatenate([empty, *hits], axis=1)[:, order],
-        np.concatenate([empty, *ignored], axis=1)[:, order],
-        objects,
-    )
-
-
-def _curves(matches: _ClassMatches, weights: np.ndarray | float) -> tuple[np.ndarray, np.ndarray] | None:
-    """Recall and precision (T, D) along the ranking, each image counted as often as its weight; None without object."""
-    per_image = np.broadcast_to(np.asarray(weights, np.float64), matches.objects.shape)
-    total = float((matches.objects * per_image).sum())
-    if total == 0:
-        return None
-    weight = per_image[matches.images] * ~matches.ignored
-    right = np.cumsum(matches.hits * weight, axis=1)
-    wrong = np.cumsum(~matches.hits * weight, axis=1)
-    return right / total, right / np.maximum(right + wrong, np.spacing(1))
-
-
-def _falling(precision: np.ndarray) -> np.ndarray:
-    """At each rank the best precision at it or after it."""
-    return np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-
-
-def coco_ap(matches: _ClassMatches, weights: np.ndarray | float) -> np.ndarray | None:
-    """COCO's AP (T,) of a class: precision at 101 recalls."""
-    curves = _curves(matches, weights)
-    if curves is None:
-        return None
-    recall, precision = curves[0], np.pad(_falling(curves[1]), ((0, 0), (0, 1)))
-    return np.array(
-        [p[np.searchsorted(r, _RECALLS, side="left")].mean() for r, p in zip(recall, precision, strict=True)]
-    )
-
-
-def voc_ap(matches: _ClassMatches, weights: np.ndarray | float) -> float:
-    """PASCAL VOC's AP at IoU .5 of a class, as from 2010 on: the area under the falling precision-recall curve."""
-    curves = _curves(matches, weights)
-    if curves is None:
-        return float("nan")
-    recall, precision = curves[0][0], _falling(curves[1])[0]
-    return float((np.diff(recall, prepend=0.0) * precision).sum())
-
-
-def resampled(matches: Sequence[_ClassMatches], weights: np.ndarray) -> list[float]:
+def _resampled(matches: Sequence[ClassMatches], weights: np.ndarray) -> list[float]:
     """The figures of INTERVALS when each image counts as often as its weight (I,)."""
     aps = [found for m in matches if (found := coco_ap(m, weights)) is not None]
     table = np.array(aps).mean(axis=0) if aps else np.full(10, np.nan)
-    return [float(table.mean()), float(table[0]), float(table[5]), _mean([voc_ap(m, weights) for m in matches])]
+    return [float(table.mean()), float(table[0]), float(table[5]), mean_of_known([voc_ap(m, weights) for m in matches])]
 
 
-def _mean(values: Sequence[float]) -> float:
-    known = [value for value in values if not np.isnan(value)]
-    return float(np.mean(known)) if known else float("nan")
+def _shown(matches: Sequence[ClassMatches], min_score: float, counts: np.ndarray) -> Shown:
+    """Precision and recall, with intervals where there are resamples (R, I)."""
+    values = np.array(precision_and_recall(matches, min_score))
+    drawn = np.array([precision_and_recall(matches, min_score, weights) for weights in counts]).reshape(-1, 2)
+    return Shown(**estimates(Shown._fields, values, drawn))
 
 
 def _or_nan(value: float) -> float:
