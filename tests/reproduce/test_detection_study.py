@@ -9,7 +9,7 @@ import torch
 
 from sharpmask.detection import specs
 from sharpmask.errors import ConfigError, DataError
-from sharpmask.reproduce import detection, detection_page
+from sharpmask.reproduce import detection, detection_measure, detection_page, detection_proposals
 from sharpmask.reproduce.datasets import find_data
 from sharpmask.reproduce.report import reproduce
 from sharpmask.reproduce.studies import check_options
@@ -27,8 +27,8 @@ def tiny_detectors(monkeypatch: pytest.MonkeyPatch, tiny_models: None) -> None:
     kept = ("rpn", "sharpmask", "multipathnet")
     monkeypatch.setattr(detection, "ROWS", tuple(row for row in detection.ROWS if row.name in kept))
     monkeypatch.setattr(detection, "TRAIN_COUNT", 20)
-    monkeypatch.setattr(detection, "COUNTS", (10, 30))
-    monkeypatch.setattr(detection_page, "COUNTS", (10, 30))
+    for module in (detection, detection_measure, detection_page, detection_proposals):
+        monkeypatch.setattr(module, "COUNTS", (10, 30))
 
 
 def options(data: Path, output: Path, weights: dict[str, Path], **changes: object) -> Options:

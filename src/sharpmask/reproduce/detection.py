@@ -8,34 +8,31 @@ import dataclasses
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
-from tqdm import tqdm
 
-from sharpmask.checkpoints import DEFAULT_MODEL, load_network
+from sharpmask.checkpoints import DEFAULT_MODEL
 from sharpmask.data.coco import read_coco
-from sharpmask.detection.classes import DetectorClass, choose_classes
+from sharpmask.detection.classes import choose_classes
 from sharpmask.detection.config import DetectorConfig, detector_config_file
 from sharpmask.detection.features import FeatureStore
-from sharpmask.detection.infer import ScoredBoxes, score_boxes, select
-from sharpmask.detection.rpn import load_rpn, train_rpn
-from sharpmask.detection.store import load_detector
+from sharpmask.detection.rpn import train_rpn
 from sharpmask.detection.train import RESULT, initial_detector, train_detector
 from sharpmask.errors import ConfigError, MissingExtraError
-from sharpmask.evaluation.baselines import require_opencv, selective_search
-from sharpmask.evaluation.detections import DetectionScores, evaluate_detections
-from sharpmask.evaluation.inputs import Record, read_json
+from sharpmask.evaluation.baselines import require_opencv
+from sharpmask.evaluation.inputs import read_json
 from sharpmask.files import atomic_write, make_folder
 from sharpmask.images import read_image
-from sharpmask.proposals.proposer import Proposer, pick_device
+from sharpmask.proposals.proposer import pick_device
 from sharpmask.reproduce.datasets import Photos
+from sharpmask.reproduce.detection_measure import measure_row
+from sharpmask.reproduce.detection_proposals import RPN, Sources
 from sharpmask.reproduce.detection_rows import (
     COUNTS,
     ROWS,
@@ -45,15 +42,11 @@ from sharpmask.reproduce.detection_rows import (
     DetectionRow,
 )
 from sharpmask.reproduce.machine import describe_machine
-from sharpmask.reproduce.measure import photo_key, read_lines
 from sharpmask.reproduce.methods import file_digest, weights_digest
 from sharpmask.reproduce.plan import kept_plan
 from sharpmask.reproduce.study import SELECTIVE_SEARCH, Options
-from sharpmask.runtimes import prepare
 
 Say = Callable[[str], None]
-RPN = "rpn-network/rpn.safetensors"
-_MIN_SCORE, _NMS, _DETECTIONS = 0.01, 0.3, 100
 # Shares of the minutes: proposals, training, and what is left for measuring.
 _PROPOSALS, _TRAINING = 0.5, 0.38
 _LEAST_PHOTOS, _LEAST_STEPS, _PROBE_STEPS = 6, 20, 4
@@ -78,7 +71,7 @@ def run_detection_study(options: Options, say: Say) -> DetectionResults:
     for number, row in enumerate(study.rows, start=1):
         say(f"detection: row {number} of {len(study.rows)}, {row.label}: {plan.steps} steps, {plan.photos} photos")
         study.train(row, plan.steps)
-        scores[row.name] = study.measure(row)
+        scores[row.name] = measure_row(row, study.folder, options.data.val.images, study.device)
     return DetectionResults(
         plan=plan,
         data=options.data.name,
@@ -124,7 +117,7 @@ class _Study:
             rows = tuple(row for row in ROWS if row.source != SELECTIVE_SEARCH)
             self.notes = (f"Selective Search is left out: {error}",)
         self.rows = rows
-        self._proposers: dict[str, Callable[[np.ndarray, int], list[Record]]] = {}
+        self.sources = Sources(self.folder, self.parts, self.model, self.device)
 
     # Plan
 
@@ -178,7 +171,7 @@ class _Study:
         for record in records:
             pixels = read_image(self.parts["val"].images / record["file_name"])
             for source in dict.fromkeys(row.source for row in self.rows if row.source != "rpn"):
-                self.propose(source)(pixels, COUNTS[-1])
+                self.sources.propose(source)(pixels, COUNTS[-1])
         return (perf_counter() - began) / len(records)
 
     def _affordable_steps(self, train_photos: int) -> int:
@@ -264,60 +257,7 @@ class _Study:
                 config = self.config(self.rows[-1], plan.steps, (self.folder / RPN).parent, fast=True)
                 train_rpn(config, resume=True, store=self._store)
             for part, count in (("train", TRAIN_COUNT), ("val", COUNTS[-1])):
-                results = self.folder / f"{part}-{source}.json"
-                if results.exists():
-                    continue
-                self.say(f"detection: proposals of {source} for the {part} photos")
-                records = [r for line in self._lines(source, part, count).values() for r in line["records"]]
-                if part == "train":
-                    records = [{key: r[key] for key in ("image_id", "bbox", "score")} for r in records]
-                with atomic_write(results) as temporary:
-                    temporary.write_text(json.dumps(records), encoding="utf-8")
-                (self.folder / f"{part}-{source}.jsonl").unlink()
-
-    def _lines(self, source: str, part: str, count: int) -> Mapping[str, dict[str, Any]]:
-        """Proposals photo by photo, going on where a stop has left them."""
-        file = self.folder / f"{part}-{source}.jsonl"
-        done = read_lines(file, {"source": source, "count": count})
-        images = read_json(self.folder / f"{part}.json")["images"]
-        with open(file, "a", encoding="utf-8") as out:
-            for image in tqdm(images, desc=f"{source}, {part}", unit="photo", leave=False):
-                if photo_key(image["id"]) in done:
-                    continue
-                pixels = read_image(self.parts[part].images / image["file_name"])
-                records = [{"image_id": image["id"], **r} for r in self.propose(source)(pixels, count)]
-                line = {"image_id": image["id"], "records": records}
-                out.write(json.dumps(line) + "\n")
-                out.flush()
-                done[photo_key(image["id"])] = line
-        return done
-
-    def propose(self, source: str) -> Callable[[np.ndarray, int], list[Record]]:
-        """The method of a source: pixels and a number -> records with bbox, score and, where there is one, a mask."""
-        if source not in self._proposers:
-            self._proposers[source] = self._open(source)
-        return self._proposers[source]
-
-    def _open(self, source: str) -> Callable[[np.ndarray, int], list[Record]]:
-        if source == SELECTIVE_SEARCH:
-            return lambda pixels, count: _records(*selective_search(pixels, top=count))
-        if source == "rpn":
-            network = load_rpn(self.folder / RPN).to(self.device)
-
-            def by_rpn(pixels: np.ndarray, count: int) -> list[Record]:
-                boxes, scores = network.propose(pixels, top=count)
-                return _records(np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1), scores)
-
-            return by_rpn
-        network_of_masks = load_network(self.model)
-        chosen = network_of_masks.deepmask if source == "deepmask" else network_of_masks
-        proposer = Proposer(prepare(chosen, device=self.device), top=COUNTS[-1])
-
-        def by_masks(pixels: np.ndarray, count: int) -> list[Record]:
-            found = proposer.propose(pixels, top=count).to_coco(0)
-            return [{key: r[key] for key in ("bbox", "score", "segmentation")} for r in found]
-
-        return by_masks
+                self.sources.collect(source, part, count, self.say)
 
     # Rows
 
@@ -354,70 +294,3 @@ class _Study:
             train_detector(self.config(row, steps, output), resume=True, say=lambda text: None, store=self._store)
             for checkpoint in output.rglob("*.pt"):
                 checkpoint.unlink()  # large, and of no more use
-
-    def measure(self, row: DetectionRow) -> dict[int, DetectionScores]:
-        """A row's figures for each number of proposals."""
-        truth = self.folder / "val.json"
-        found = self._detections(row)
-        network_classes = load_detector(self.folder / row.name / RESULT)[1]
-        names = [entry.name for entry in network_classes]
-        scores = {}
-        for count, records in found.items():
-            last = count == COUNTS[-1]
-            kinds = ("bbox", "segm") if row.masks else ("bbox",)
-            scores[count] = evaluate_detections(
-                truth, records, name=row.label, iou_types=kinds, classes=names, resamples=200 if last else 0
-            )
-        return scores
-
-    def _detections(self, row: DetectionRow) -> dict[int, list[Record]]:
-        """Detections for each number of proposals, kept photo by photo."""
-        file = self.folder / row.name / "detections.jsonl"
-        network, classes = load_detector(self.folder / row.name / RESULT)
-        network.to(self.device)
-        done = read_lines(file, {"detector": file_digest(self.folder / row.name / RESULT)})
-        proposals: dict[str, list[Record]] = {}
-        for record in read_json(self.folder / f"val-{row.source}.json"):
-            proposals.setdefault(photo_key(record["image_id"]), []).append(record)
-        images = read_json(self.folder / "val.json")["images"]
-        with open(file, "a", encoding="utf-8") as out:
-            for image in tqdm(images, desc=f"measure {row.label}", unit="photo", leave=False):
-                key = photo_key(image["id"])
-                if key in done:
-                    continue
-                own = proposals.get(key, [])
-                boxes = np.array([r["bbox"] for r in own], np.float32).reshape(-1, 4)
-                boxes[:, 2:] += boxes[:, :2]
-                pixels = read_image(self.parts["val"].images / image["file_name"])
-                scored = score_boxes(network, pixels, boxes, self.device)
-                by_count = {str(c): _chosen(scored, own, c, image["id"], classes) for c in COUNTS}
-                done[key] = {"image_id": image["id"], "found": by_count}
-                out.write(json.dumps(done[key]) + "\n")
-                out.flush()
-        return {count: [r for line in done.values() for r in line["found"][str(count)]] for count in COUNTS}
-
-
-def _records(boxes_xywh: np.ndarray, scores: np.ndarray) -> list[Record]:
-    return [
-        {"bbox": [round(v, 2) for v in box], "score": score}
-        for box, score in zip(boxes_xywh.tolist(), scores.tolist(), strict=True)
-    ]
-
-
-def _chosen(
-    scored: ScoredBoxes, own: Sequence[Record], count: int, image_id: Any, classes: Sequence[DetectorClass]
-) -> list[Record]:
-    """Detections among the first `count` proposals, as COCO records."""
-    found = select(scored, min_score=_MIN_SCORE, nms=_NMS, top=_DETECTIONS, proposals=count)
-    boxes = torch.cat([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], dim=1)
-    columns = (found.proposals.tolist(), found.labels.tolist(), found.scores.tolist(), boxes.tolist())
-    return [
-        {
-            "image_id": image_id,
-            "category_id": classes[label - 1].id,
-            "score": round(score, 5),
-            "bbox": [round(v, 2) for v in box],
-            **({"segmentation": own[place]["segmentation"]} if "segmentation" in own[place] else {}),
-        }
-        for place, label, score, box in zip(*columns, strict=True)
-    ]
