@@ -35,6 +35,7 @@ from sharpmask.reproduce.detection_measure import measure_row
 from sharpmask.reproduce.detection_proposals import RPN, Sources
 from sharpmask.reproduce.detection_rows import (
     COUNTS,
+    FREQUENT,
     ROWS,
     TRAIN_COUNT,
     DetectionPlan,
@@ -67,11 +68,13 @@ def run_detection_study(options: Options, say: Say) -> DetectionResults:
     dataset = read_coco(study.folder / "train.json")
     classes = choose_classes(dataset, min_examples=options.min_examples)  # before hours are spent for none
     study.collect_proposals(plan)
-    scores = {}
+    shown = _objects_by_class(study.folder / "val.json")
+    frequent = [entry.name for entry in classes if shown.get(entry.name, 0) >= FREQUENT]
+    figures = {}
     for number, row in enumerate(study.rows, start=1):
         say(f"detection: row {number} of {len(study.rows)}, {row.label}: {plan.steps} steps, {plan.photos} photos")
         study.train(row, plan.steps)
-        scores[row.name] = measure_row(row, study.folder, options.data.val.images, study.device)
+        figures[row.name] = measure_row(row, study.folder, options.data.val.images, study.device, frequent)
     return DetectionResults(
         plan=plan,
         data=options.data.name,
@@ -79,8 +82,9 @@ def run_detection_study(options: Options, say: Say) -> DetectionResults:
         classes=classes,
         min_examples=options.min_examples,
         left_out=len(dataset.categories) - len(classes),
-        shown=_objects_by_class(study.folder / "val.json"),
-        scores=scores,
+        shown=shown,
+        scores={name: found.by_count for name, found in figures.items()},
+        frequent={name: found.frequent for name, found in figures.items()},
         trunk=study.trunk,
         weights=Path(study.weights).name,
         notes=study.notes,

@@ -13,7 +13,7 @@ from sharpmask.evaluation.detection_tables import compare_detections
 from sharpmask.evaluation.detections import FIGURES, VOC
 from sharpmask.evaluation.tables import percent, percent_points
 from sharpmask.files import atomic_write
-from sharpmask.reproduce.detection_rows import COUNTS, TRAIN_COUNT, DetectionResults
+from sharpmask.reproduce.detection_rows import COUNTS, FREQUENT, TRAIN_COUNT, DetectionResults
 from sharpmask.reproduce.plots import require_matplotlib
 
 # COCO AP of boxes in percent, of VGG-16 trained on COCO in full (SharpMask paper, and arXiv 1604.02135).
@@ -73,7 +73,8 @@ def _markdown(results: DetectionResults) -> str:
         f"resamples). *The paper's*: COCO 2014 in full with VGG-16, box AP. {CHALLENGE}.",
         _table(_rows(results)),
         "## AP by class",
-        f"Box AP; beside the class its objects in the {first.images} photos.",
+        f"Box AP; beside the class its objects in the {first.images} photos. Those with at least {FREQUENT} have an "
+        "interval.",
         _table(_by_class(results)),
         "## AP over the number of proposals",
         "Box AP with the best N proposals of each photo.",
@@ -103,7 +104,12 @@ def _by_class(results: DetectionResults) -> Iterator[list[str]]:
     yield ["", *(f"{name} ({results.shown.get(name, 0):,})" for name in names)]
     for row in results.rows:
         found = results.scores[row.name][COUNTS[-1]].by_class["bbox"]
-        yield [row.label, *(percent(Estimate(found[name], math.nan, math.nan)) for name in names)]
+        own = results.frequent[row.name]
+        cells = [
+            own[name].intervals["bbox"]["AP"] if name in own else Estimate(found[name], math.nan, math.nan)
+            for name in names
+        ]
+        yield [row.label, *(percent(cell) for cell in cells)]
 
 
 def _counts(results: DetectionResults) -> Iterator[list[str]]:
@@ -114,14 +120,19 @@ def _counts(results: DetectionResults) -> Iterator[list[str]]:
 
 
 def _orderings(results: DetectionResults) -> Iterator[list[str]]:
-    yield ["", "difference", ""]
+    """Each ordering in the mean over classes, and in each frequent class."""
+    frequent = list(next(iter(results.frequent.values())))
+    yield ["", "all classes", "", *(cell for name in frequent for cell in (name, ""))]
     for text, better, other in ORDERINGS:
         if better in results.scores and other in results.scores:
-            found = compare_detections(
-                results.scores[other][COUNTS[-1]], results.scores[better][COUNTS[-1]], "bbox", "AP"
-            )
-            verdict = "agrees" if found.low > 0 else "disagrees" if found.high < 0 else "within noise"
-            yield [text, percent_points(found), verdict]
+            pairs = [(results.scores[other][COUNTS[-1]], results.scores[better][COUNTS[-1]])]
+            pairs += [(results.frequent[other][name], results.frequent[better][name]) for name in frequent]
+            found = [compare_detections(*pair, "bbox", "AP") for pair in pairs]
+            yield [text, *(cell for difference in found for cell in (percent_points(difference), _verdict(difference)))]
+
+
+def _verdict(difference: Estimate) -> str:
+    return "agrees" if difference.low > 0 else "disagrees" if difference.high < 0 else "within noise"
 
 
 def _table(rows: Iterator[list[str]]) -> str:
