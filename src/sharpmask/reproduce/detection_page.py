@@ -176,5 +176,5 @@ def _plot(results: DetectionResults) -> Any:
         axis.set_ylabel(f"{title} AP, percent")
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure
