@@ -29,6 +29,7 @@ def truth(boxes: list[list[float]], *, exhaustive: bool = True, crowds: list[lis
         torch.ones(len(boxes), dtype=torch.int64),
         torch.tensor(crowds or []).reshape(-1, 4),
         exhaustive,
+        False,
         torch.ones(2, dtype=torch.bool),
     )
 

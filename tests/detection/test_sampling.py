@@ -26,11 +26,13 @@ def dataset(*objects: tuple, exhaustive: bool = True) -> CocoDataset:
     return CocoDataset(Path("a.json"), (record,), annotations, {PERSON: "person", HORSE: "horse", HAT: "hat"})
 
 
-def assigned(boxes: list[list[float]], *objects: tuple, exhaustive: bool = True, **options: float) -> Assigned:
+def assigned(
+    boxes: list[list[float]], *objects: tuple, exhaustive: bool = True, complete: bool = False, **options: float
+) -> Assigned:
     """Boxes xyxy, with the classes person (1) and horse (2) learnt."""
     content = dataset(*objects, exhaustive=exhaustive)
     classes = choose_classes(dataset((PERSON, 0, 0, 9, 9), (HORSE, 0, 0, 9, 9)), names=["person", "horse"])
-    return assign(torch.tensor(boxes), image_truths(content, classes)[1], **options)
+    return assign(torch.tensor(boxes), image_truths(content, classes, complete_classes=complete)[1], **options)
 
 
 FAR = [150.0, 150.0, 190.0, 190.0]
@@ -52,6 +54,19 @@ def test_where_not_everything_is_annotated() -> None:
     found = assigned([ON, HALF, FAR], (PERSON, *OBJECT), exhaustive=False)
     assert found.labels.tolist() == [1, 0, -1]
     assert found.known[:2].tolist() == [[True, True, False]] * 2  # the first only where it is background, see below
+
+
+def test_where_the_annotated_classes_are_complete() -> None:
+    """A box on nothing annotated is no person, and says nothing of horses; without any learnt class it says nothing."""
+    found = assigned([ON, HALF, FAR], (PERSON, *OBJECT), exhaustive=False, complete=True)
+    assert found.labels.tolist() == [1, 0, 0]
+    assert found.known.tolist() == [[True, True, False]] * 3
+    found = assigned([ON, FAR], (HAT, *OBJECT), exhaustive=False, complete=True)
+    assert found.labels.tolist() == [0, -1] and found.known[0].all()
+    crowd = assigned([FAR], (PERSON, *OBJECT), (PERSON, 140, 140, 60, 60, True), exhaustive=False, complete=True)
+    assert crowd.labels.tolist() == [-1]
+    everything = assigned([ON, FAR], (PERSON, *OBJECT), complete=True)
+    assert everything.labels.tolist() == [1, 0] and everything.known.all()
 
 
 def test_an_object_of_a_class_that_is_not_learnt_is_background() -> None:

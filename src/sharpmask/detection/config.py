@@ -39,6 +39,9 @@ class DetectorConfig:
     """names of the classes to learn; none: all with min_examples objects"""
     min_examples: int = 50
     """objects that a class needs to be learnt, where no classes are named"""
+    complete_classes: bool = False
+    """in a photo that is not exhaustive, all objects of each class are annotated of which any is: then boxes on nothing
+    annotated teach what is none of that class, instead of nothing"""
     val_annotations: str | None = None
     """COCO instances JSON to validate on; none: no validation"""
     val_images: str | None = None

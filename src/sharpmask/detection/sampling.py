@@ -9,6 +9,9 @@ conclusion only where every object is annotated. In an image that is not exhaust
   these are left out of its softmax (`known`);
 - a box on an object of a class that is not learnt is background: what is there is known.
 
+Where the classes that an image has are known to be annotated completely in it, a box that overlaps no annotated object
+is not ignored, but counts as background against these classes, too.
+
 Shape letters: N boxes, G objects, K classes; labels count from 1, 0 is the background, -1 is ignored.
 """
 
@@ -38,6 +41,7 @@ class ImageTruth:
         labels: (G,) int64, 1 … K, and 0 for objects of classes that are not learnt.
         crowds: (C, 4) boxes of crowds.
         exhaustive: every object is annotated.
+        complete: or else every object of the classes that are annotated.
         known: (K + 1,) bool, classes whose objects are known in the image: all, or the background and those annotated.
     """
 
@@ -45,6 +49,7 @@ class ImageTruth:
     labels: torch.Tensor
     crowds: torch.Tensor
     exhaustive: bool
+    complete: bool
     known: torch.Tensor
 
 
@@ -69,13 +74,15 @@ class Assigned:
         return Assigned(self.labels[places], self.ious[places], self.targets[places], self.known[places])
 
 
-def image_truths(dataset: CocoDataset, classes: Sequence[DetectorClass]) -> dict[int, ImageTruth]:
-    """Image id -> what is annotated in it."""
+def image_truths(
+    dataset: CocoDataset, classes: Sequence[DetectorClass], *, complete_classes: bool = False
+) -> dict[int, ImageTruth]:
+    """Image id -> what is annotated in it; `complete_classes`: all of a class where any of it is."""
     labels = {entry.id: place for place, entry in enumerate(classes, 1)}
-    return {image_id: _truth(dataset, image_id, labels) for image_id in dataset.image_by_id}
+    return {image_id: _truth(dataset, image_id, labels, complete_classes) for image_id in dataset.image_by_id}
 
 
-def _truth(dataset: CocoDataset, image_id: int, labels: Mapping[int, int]) -> ImageTruth:
+def _truth(dataset: CocoDataset, image_id: int, labels: Mapping[int, int], complete: bool) -> ImageTruth:
     record = dataset.image_by_id[image_id]
     objects = [a for a in dataset.annotations_of[image_id] if is_object(a, dataset)]
     crowds = [a for a in dataset.annotations_of[image_id] if a.iscrowd]
@@ -88,6 +95,7 @@ def _truth(dataset: CocoDataset, image_id: int, labels: Mapping[int, int]) -> Im
         labels=torch.tensor(own, dtype=torch.int64),
         crowds=xyxy([a.bbox for a in crowds], size),
         exhaustive=record.exhaustive,
+        complete=complete and bool(known[1:].any()),
         known=known,
     )
 
@@ -123,7 +131,8 @@ def assign(boxes: torch.Tensor, truth: ImageTruth, *, background_from: float = 0
         share = intersections(boxes, truth.crowds) / box_areas(boxes).clamp(min=1e-6)[:, None]
         ignored |= share.amax(dim=1) > CROWD
     if not truth.exhaustive:
-        ignored |= any_ious < TOUCH
+        if not truth.complete:
+            ignored |= any_ious < TOUCH
         on_other = (overlaps * ~learnt).amax(dim=1) >= FOREGROUND if len(truth.boxes) else foreground
         known[~on_other | foreground] = truth.known
     labels = torch.where(ignored & ~foreground, torch.full_like(labels, -1), labels)

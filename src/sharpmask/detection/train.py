@@ -95,7 +95,7 @@ class DetectorTask(BoxTask[FastRCNN | MultiPathNet]):
         self.frozen = config.trunk_factor == 0
         photos = PhotoCache(dataset, config.images, int(config.cache_gigabytes * 2**30))
         self.examples = BoxExamples(
-            image_truths(dataset, classes),
+            image_truths(dataset, classes, complete_classes=config.complete_classes),
             find_proposals(config, dataset, config.images, config.proposals, "train", world),
             widths={key: record.width for key, record in dataset.image_by_id.items()},
             photos=None if self.frozen else photos,
