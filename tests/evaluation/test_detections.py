@@ -96,7 +96,7 @@ def test_all_figures_are_pycocotools(seed: int, capsys: pytest.CaptureFixture[st
         expected = pycocotools_stats(content, results, kind)
         assert 0.05 < expected[0] < 0.95
         assert [scores.figures[kind][name] for name in FIGURES] == pytest.approx(list(expected), abs=1e-12)
-        assert np.nanmean(list(scores.by_class[kind].values())) == pytest.approx(expected[0])
+        assert np.nanmean([own.value for own in scores.by_class[kind].values()]) == pytest.approx(expected[0])
     assert capsys.readouterr().out == ""
 
 
@@ -114,7 +114,15 @@ def test_intervals_hold_the_figure_and_their_own_sums_agree_with_pycocotools() -
     evaluated = module._coco_eval(reference, results, "bbox", [3, 5, 9])
     matches = [class_matches(evaluated, place) for place in range(3)]
     whole = module._resampled(matches, np.ones(30))
-    assert whole == pytest.approx([scores.figures["bbox"][name] for name in module.INTERVALS], abs=1e-9)
+    expected = [scores.figures["bbox"][name] for name in module.INTERVALS]
+    expected += [own.value for own in scores.by_class["bbox"].values()]
+    assert whole == pytest.approx(expected, abs=1e-9)
+    # A class's interval and paired difference are those of measuring it alone.
+    alone = evaluate_detections(content, results, classes=["dog"], resamples=50)
+    assert scores.by_class["bbox"]["dog"] == alone.intervals["bbox"]["AP"]
+    worse = [{**record, "score": 1 - record["score"]} for record in results]
+    both = [evaluate_detections(content, worse, classes=c, resamples=50) for c in ([], ["dog"])]
+    assert compare_detections(scores, both[0], "bbox", "dog") == compare_detections(alone, both[1], "bbox", "AP")
 
 
 def boxes_scene(detections: list[tuple[float, bool]], objects: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -173,7 +181,7 @@ def test_classes_can_be_chosen_and_nothing_found_is_zero() -> None:
     scores = evaluate_detections(content, results, classes=["dog"], resamples=0, iou_types=["bbox"])
     everything = evaluate_detections(content, results, resamples=0)
     assert scores.classes == ("dog",)
-    assert scores.figures["bbox"]["AP"] == pytest.approx(everything.by_class["bbox"]["dog"])
+    assert scores.figures["bbox"]["AP"] == pytest.approx(everything.by_class["bbox"]["dog"].value)
     assert evaluate_detections(content, [], resamples=0).figures["bbox"]["AP"] == 0
     with pytest.raises(ConfigError, match=r"no class 'cow'; it has: cat, dog, pan"):
         evaluate_detections(content, results, classes=["cow"])

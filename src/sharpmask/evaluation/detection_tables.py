@@ -29,7 +29,7 @@ def detection_table(scores: Sequence[DetectionScores], *, by_class: bool = False
         rows += [[figure, *(_cell(entry, kind, figure) for entry in columns)] for figure in (*FIGURES, VOC)]
         if by_class:
             rows += [
-                [f"AP {name}", *(_percent(entry.by_class[kind][name]) for entry in columns)] for name in first.classes
+                [f"AP {name}", *(percent(entry.by_class[kind][name]) for entry in columns)] for name in first.classes
             ]
         labels = [ALL, *(first.classes if by_class else ())] if first.min_score is not None else []
         for label in labels:
@@ -66,16 +66,18 @@ def detection_json(scores: Sequence[DetectionScores]) -> str:
 def compare_detections(one: DetectionScores, two: DetectionScores, kind: str, figure: str) -> Estimate:
     """The second's figure less the first's, with the paired interval: both on the same resampled images.
 
+    Args:
+        figure: one of INTERVALS, or a class, of which it is the AP.
+
     Raises:
         ConfigError: they were not drawn alike.
     """
-    if (one.resamples, one.seed, one.source) != (two.resamples, two.seed, two.source):
-        raise ConfigError(f"{one.name} and {two.name} were not measured on the same resampled images")
-    place = INTERVALS.index(figure)
+    if (one.resamples, one.seed, one.source, one.classes) != (two.resamples, two.seed, two.source, two.classes):
+        raise ConfigError(f"{one.name} and {two.name} were not measured on the same resampled images and classes")
+    place = (*INTERVALS, *one.classes).index(figure)
     drawn = two.drawn[kind][:, place] - one.drawn[kind][:, place]
-    value = np.array([two.figures[kind][figure] - one.figures[kind][figure]])
-    if not len(drawn):
-        return Estimate(float(value[0]), float("nan"), float("nan"))
+    values = [{**entry.by_class[kind], **entry.intervals[kind]}[figure].value for entry in (one, two)]
+    value = np.array([values[1] - values[0]])
     return estimates(["value"], value, drawn[:, None])["value"]
 
 

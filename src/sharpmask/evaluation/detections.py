@@ -59,12 +59,13 @@ class DetectionScores:
         images, objects, detections: how many were measured; crowds do not count.
         classes: names of the classes that were measured.
         figures: "bbox" or "segm" -> the names of FIGURES and VOC -> figure.
-        by_class: "bbox" or "segm" -> class -> AP.
+        by_class: "bbox" or "segm" -> class -> AP with its interval.
         intervals: "bbox" or "segm" -> the names of INTERVALS -> figure with its interval.
         min_score: of `shown`; None: there is none.
         shown: "bbox" or "segm" -> class, and ALL for all together -> precision and recall at IoU .5 of the detections
             with at least `min_score`.
-        drawn: "bbox" or "segm" -> (resamples, INTERVALS), the figures of the resampled images, for paired differences.
+        drawn: "bbox" or "segm" -> (resamples, INTERVALS and classes), the figures, and the AP of each class, of the
+            resampled images, for paired differences.
         resamples, seed: of the bootstrap.
     """
 
@@ -75,7 +76,7 @@ class DetectionScores:
     detections: int
     classes: tuple[str, ...]
     figures: dict[str, dict[str, float]]
-    by_class: dict[str, dict[str, float]]
+    by_class: dict[str, dict[str, Estimate]]
     intervals: dict[str, dict[str, Estimate]]
     min_score: float | None
     shown: dict[str, dict[str, Shown]]
@@ -93,11 +94,8 @@ class DetectionScores:
             "detections": self.detections,
             "classes": list(self.classes),
             "figures": {kind: _finite(values) for kind, values in self.figures.items()},
-            "by_class": {kind: _finite(values) for kind, values in self.by_class.items()},
-            "intervals": {
-                kind: {name: estimate.to_dict() for name, estimate in values.items()}
-                for kind, values in self.intervals.items()
-            },
+            "by_class": _plain(self.by_class),
+            "intervals": _plain(self.intervals),
             "min_score": self.min_score,
             "shown": {
                 kind: {
@@ -165,21 +163,17 @@ def evaluate_detections(
         voc = mean_of_known([voc_ap(m, 1.0) for m in matches])
         found["figures"][kind] = {**dict(zip(FIGURES, map(_or_nan, evaluated.stats), strict=True)), VOC: voc}
         precision = evaluated.eval["precision"][:, :, :, 0, -1]  # (T, recalls, K)
-        found["by_class"][kind] = {
-            label: _or_nan(precision[:, :, place].mean()) for place, label in enumerate(chosen.values())
-        }
+        own = np.array([_or_nan(precision[:, :, place].mean()) for place in range(len(chosen))])
         counts = resample_counts(len(truth.image_ids), resamples, seed) if resamples else np.zeros((0, 0), np.int32)
-        drawn = np.array([_resampled(matches, weights) for weights in counts]).reshape(-1, len(INTERVALS))
+        drawn = np.array([_resampled(matches, weights) for weights in counts])
+        drawn = drawn.reshape(-1, len(INTERVALS) + len(chosen))
         values = np.array([found["figures"][kind][figure] for figure in INTERVALS])
+        found["intervals"][kind] = estimates(INTERVALS, values, drawn[:, : len(INTERVALS)])
+        found["by_class"][kind] = estimates(list(chosen.values()), own, drawn[:, len(INTERVALS) :])
         found["drawn"][kind] = drawn
         if min_score is not None:
             parts = {ALL: matches, **{label: [own] for label, own in zip(chosen.values(), matches, strict=True)}}
             found["shown"][kind] = {label: _shown(part, min_score, counts) for label, part in parts.items()}
-        found["intervals"][kind] = (
-            estimates(INTERVALS, values, drawn)
-            if resamples
-            else {figure: Estimate(float(v), np.nan, np.nan) for figure, v in zip(INTERVALS, values, strict=True)}
-        )
     return DetectionScores(
         name=name or (Path(detections).stem if isinstance(detections, str | Path) else results.source),
         source=truth.source,
@@ -258,10 +252,13 @@ def _quietly(call: Any, *arguments: Any) -> Any:
 
 
 def _resampled(matches: Sequence[ClassMatches], weights: np.ndarray) -> list[float]:
-    """The figures of INTERVALS when each image counts as often as its weight (I,)."""
-    aps = [found for m in matches if (found := coco_ap(m, weights)) is not None]
-    table = np.array(aps).mean(axis=0) if aps else np.full(10, np.nan)
-    return [float(table.mean()), float(table[0]), float(table[5]), mean_of_known([voc_ap(m, weights) for m in matches])]
+    """The figures of INTERVALS, and the AP of each class, when each image counts as often as its weight (I,)."""
+    aps = [coco_ap(m, weights) for m in matches]
+    known = [ap for ap in aps if ap is not None]
+    table = np.array(known).mean(axis=0) if known else np.full(10, np.nan)
+    voc = mean_of_known([voc_ap(m, weights) for m in matches])
+    own = [float("nan") if ap is None else float(ap.mean()) for ap in aps]
+    return [float(table.mean()), float(table[0]), float(table[5]), voc, *own]
 
 
 def _shown(matches: Sequence[ClassMatches], min_score: float, counts: np.ndarray) -> Shown:
@@ -278,3 +275,7 @@ def _or_nan(value: float) -> float:
 
 def _finite(values: Mapping[str, float]) -> dict[str, float | None]:
     return {key: None if np.isnan(value) else value for key, value in values.items()}
+
+
+def _plain(values: Mapping[str, Mapping[str, Estimate]]) -> dict[str, dict[str, dict[str, float | None]]]:
+    return {kind: {name: found.to_dict() for name, found in own.items()} for kind, own in values.items()}

@@ -23,6 +23,7 @@ from sharpmask.detection.classes import choose_classes
 from sharpmask.detection.config import DetectorConfig, detector_config_file
 from sharpmask.detection.features import FeatureStore
 from sharpmask.detection.rpn import train_rpn
+from sharpmask.detection.specs import get_detector_spec
 from sharpmask.detection.train import RESULT, initial_detector, train_detector
 from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.evaluation.baselines import require_opencv
@@ -35,7 +36,6 @@ from sharpmask.reproduce.detection_measure import measure_row
 from sharpmask.reproduce.detection_proposals import RPN, Sources
 from sharpmask.reproduce.detection_rows import (
     COUNTS,
-    FREQUENT,
     ROWS,
     TRAIN_COUNT,
     DetectionPlan,
@@ -68,13 +68,11 @@ def run_detection_study(options: Options, say: Say) -> DetectionResults:
     dataset = read_coco(study.folder / "train.json")
     classes = choose_classes(dataset, min_examples=options.min_examples)  # before hours are spent for none
     study.collect_proposals(plan)
-    shown = _objects_by_class(study.folder / "val.json")
-    frequent = [entry.name for entry in classes if shown.get(entry.name, 0) >= FREQUENT]
-    figures = {}
+    scores = {}
     for number, row in enumerate(study.rows, start=1):
         say(f"detection: row {number} of {len(study.rows)}, {row.label}: {plan.steps} steps, {plan.photos} photos")
         study.train(row, plan.steps)
-        figures[row.name] = measure_row(row, study.folder, options.data.val.images, study.device, frequent)
+        scores[row.name] = measure_row(row, study.folder, options.data.val.images, study.device)
     return DetectionResults(
         plan=plan,
         data=options.data.name,
@@ -82,10 +80,10 @@ def run_detection_study(options: Options, say: Say) -> DetectionResults:
         classes=classes,
         min_examples=options.min_examples,
         left_out=len(dataset.categories) - len(classes),
-        shown=shown,
-        scores={name: found.by_count for name, found in figures.items()},
-        frequent={name: found.frequent for name, found in figures.items()},
+        shown=_objects_by_class(study.folder / "val.json"),
+        scores=scores,
         trunk=study.trunk,
+        short_side=study.short_side,
         weights=Path(study.weights).name,
         notes=study.notes,
         machine=machine,
@@ -121,6 +119,8 @@ class _Study:
             rows = tuple(row for row in ROWS if row.source != SELECTIVE_SEARCH)
             self.notes = (f"Selective Search is left out: {error}",)
         self.rows = rows
+        # The light trunk's so that the features of some 1,200 photos and their mirror images fit into memory.
+        self.short_side = 320 if self.trunk == "lite0" else get_detector_spec(f"fast-rcnn-{self.trunk}").short_side
         self.sources = Sources(self.folder, self.parts, self.model, self.device)
 
     # Plan
@@ -285,8 +285,7 @@ class _Study:
             "device": self.options.device,
             "checkpoint_every": 200,
             "log_every": max(1, min(20, steps // 2)),
-            # So that the features of some 1,200 photos and their mirror images fit into memory.
-            "short_side": 320 if self.trunk == "lite0" else None,
+            "short_side": self.short_side,
             "cache_gigabytes": 4.0,
         }
         return DetectorConfig(**values)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,35 +23,20 @@ from sharpmask.reproduce.methods import file_digest
 _MIN_SCORE, _NMS, _DETECTIONS = 0.01, 0.3, 100
 
 
-class RowFigures(NamedTuple):
-    """A row's figures: by number of proposals, and those of each frequent class with all proposals."""
-
-    by_count: dict[int, DetectionScores]
-    frequent: dict[str, DetectionScores]
-
-
-def measure_row(
-    row: DetectionRow, folder: Path, images: Path, device: torch.device, frequent: Sequence[str]
-) -> RowFigures:
-    """A row's figures on the photos of `folder`/val.json, which lie in `images`; those of `frequent` classes apart."""
-    learnt = [entry.name for entry in load_detector(folder / row.name / RESULT)[1]]
-    kinds = ("bbox", "segm") if row.masks else ("bbox",)
-    found = _detections(row, folder, images, device)
-
-    def figures(count: int, classes: Sequence[str]) -> DetectionScores:
-        return evaluate_detections(
+def measure_row(row: DetectionRow, folder: Path, images: Path, device: torch.device) -> dict[int, DetectionScores]:
+    """A row's figures for each number of proposals, on the photos of `folder`/val.json, which lie in `images`."""
+    classes = [entry.name for entry in load_detector(folder / row.name / RESULT)[1]]
+    return {
+        count: evaluate_detections(
             folder / "val.json",
-            found[count],
+            records,
             name=row.label,
-            iou_types=kinds,
+            iou_types=("bbox", "segm") if row.masks else ("bbox",),
             classes=classes,
             resamples=200 if count == COUNTS[-1] else 0,
         )
-
-    return RowFigures(
-        {count: figures(count, learnt) for count in COUNTS},
-        {name: figures(COUNTS[-1], [name]) for name in frequent},
-    )
+        for count, records in _detections(row, folder, images, device).items()
+    }
 
 
 def _detections(row: DetectionRow, folder: Path, images: Path, device: torch.device) -> dict[int, list[Record]]:

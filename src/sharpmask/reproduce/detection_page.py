@@ -54,8 +54,8 @@ def _markdown(results: DetectionResults) -> str:
         f"`sharpmask reproduce detection`, sharpmask {sharpmask.__version__}, torch {results.machine['torch']}, "
         f"{results.machine['date']}, {results.machine['device']}. Each row is the same detector, trained "
         f"and tested with the proposals it names: trunk {results.trunk} with the weights of {results.weights}, frozen, "
-        f"config `detector-cpu`, {plan.steps:,} steps of 4 photos ({plan.origin}), {plan.train_photos:,} photos to "
-        f"train on with {TRAIN_COUNT} proposals each.",
+        f"config `detector-cpu`, photos with a short side of {results.short_side} pixels, {plan.steps:,} steps of 4 "
+        f"photos ({plan.origin}), {plan.train_photos:,} photos to train on with {TRAIN_COUNT} proposals each.",
         "\n".join(
             [
                 f"- Measured on {first.images} photos of {results.data}, {COUNTS[-1]:,} proposals each.",
@@ -73,15 +73,15 @@ def _markdown(results: DetectionResults) -> str:
         f"resamples). *The paper's*: COCO 2014 in full with VGG-16, box AP. {CHALLENGE}.",
         _table(_rows(results)),
         "## AP by class",
-        f"Box AP; beside the class its objects in the {first.images} photos. Those with at least {FREQUENT} have an "
-        "interval.",
+        f"Box AP; beside the class its objects in the {first.images} photos.",
         _table(_by_class(results)),
         "## AP over the number of proposals",
         "Box AP with the best N proposals of each photo.",
         _table(_counts(results)),
         "![Box AP and mask AP over the number of proposals](detection.png)",
         "## The papers' orderings",
-        "Differences of box AP in percentage points with the paired 95 % interval over the photos. *agrees*, "
+        "Differences of box AP in percentage points with the paired 95 % interval over the photos, in the mean over "
+        f"classes and for each class with at least {FREQUENT} objects in these photos. *agrees*, "
         "*disagrees*: the whole interval says so.",
         _table(_orderings(results)),
     ]
@@ -104,12 +104,7 @@ def _by_class(results: DetectionResults) -> Iterator[list[str]]:
     yield ["", *(f"{name} ({results.shown.get(name, 0):,})" for name in names)]
     for row in results.rows:
         found = results.scores[row.name][COUNTS[-1]].by_class["bbox"]
-        own = results.frequent[row.name]
-        cells = [
-            own[name].intervals["bbox"]["AP"] if name in own else Estimate(found[name], math.nan, math.nan)
-            for name in names
-        ]
-        yield [row.label, *(percent(cell) for cell in cells)]
+        yield [row.label, *(percent(found[name]) for name in names)]
 
 
 def _counts(results: DetectionResults) -> Iterator[list[str]]:
@@ -121,13 +116,12 @@ def _counts(results: DetectionResults) -> Iterator[list[str]]:
 
 def _orderings(results: DetectionResults) -> Iterator[list[str]]:
     """Each ordering in the mean over classes, and in each frequent class."""
-    frequent = list(next(iter(results.frequent.values())))
+    frequent = [entry.name for entry in results.classes if results.shown.get(entry.name, 0) >= FREQUENT]
     yield ["", "all classes", "", *(cell for name in frequent for cell in (name, ""))]
     for text, better, other in ORDERINGS:
         if better in results.scores and other in results.scores:
-            pairs = [(results.scores[other][COUNTS[-1]], results.scores[better][COUNTS[-1]])]
-            pairs += [(results.frequent[other][name], results.frequent[better][name]) for name in frequent]
-            found = [compare_detections(*pair, "bbox", "AP") for pair in pairs]
+            pair = (results.scores[other][COUNTS[-1]], results.scores[better][COUNTS[-1]])
+            found = [compare_detections(*pair, "bbox", figure) for figure in ("AP", *frequent)]
             yield [text, *(cell for difference in found for cell in (percent_points(difference), _verdict(difference)))]
 
 

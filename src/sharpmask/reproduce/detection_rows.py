@@ -10,7 +10,7 @@ from sharpmask.reproduce.study import SELECTIVE_SEARCH
 # Proposals of an image that are tested with; a row's AP is that with the last, which is the study's own.
 COUNTS = (10, 30, 100, 300, 1000)
 TRAIN_COUNT = 300
-# Objects in the photos that are measured from which a class is frequent: it gets figures with intervals of its own,
+# Objects in the photos that are measured from which a class is frequent: the orderings are looked at in its AP too,
 # since in the mean over classes one of seven objects counts as much as one of hundreds.
 FREQUENT = 100
 
@@ -65,10 +65,9 @@ class DetectionPlan:
 class DetectionResults:
     """All that the study found.
 
-    `scores`: row -> number of proposals -> figures, `frequent`: row -> figures of each class with at least FREQUENT
-    objects in the photos that are measured; `classes` are those that were learnt, with at least `min_examples` objects,
-    `left_out` how many were not, `shown` class -> its objects in the photos that are measured; `trunk` and `weights` by
-    name.
+    `scores`: row -> number of proposals -> figures; `classes` are those that were learnt, with at least `min_examples`
+    objects, `left_out` how many were not, `shown` class -> its objects in the photos that are measured; `trunk` and
+    `weights` by name, `short_side` of the photos in pixels.
     """
 
     plan: DetectionPlan
@@ -79,8 +78,8 @@ class DetectionResults:
     left_out: int
     shown: dict[str, int]
     scores: dict[str, dict[int, DetectionScores]]
-    frequent: dict[str, dict[str, DetectionScores]]
     trunk: str
+    short_side: int
     weights: str
     notes: tuple[str, ...]
     machine: dict[str, str]
