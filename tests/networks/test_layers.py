@@ -50,3 +50,17 @@ def test_frozen_affine_is_a_folded_batchnorm() -> None:
         x = torch.rand(2, 3, 5, 5)
         torch.testing.assert_close(conv(x), norm(F.conv2d(x, conv.weight)), rtol=1e-5, atol=1e-6)
     assert [name for name, _ in conv.named_parameters()] == ["weight"]
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_zeros_pad_as_the_public_classifiers_do(stride: int) -> None:
+    """Against a convolution over a map with a border of zeros, placed as TensorFlow places it."""
+    conv = FrozenAffineConv2d(3, 4, 5, stride=stride, tf_same=True, zeros=True)
+    conv.scale.uniform_(0.5, 2.0)
+    conv.shift.uniform_(-1, 1)
+    x = torch.randn(2, 3, 14, 14)
+    before, after = (1, 2) if stride == 2 else (2, 2)
+    bordered = torch.zeros(2, 3, 14 + before + after, 14 + before + after)
+    bordered[:, :, before : before + 14, before : before + 14] = x
+    plain = torch.nn.functional.conv2d(bordered, conv.weight, stride=stride)
+    torch.testing.assert_close(conv(x), plain * conv.scale[:, None, None] + conv.shift[:, None, None])

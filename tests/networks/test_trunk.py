@@ -1,15 +1,19 @@
 """Trunks: strides, channels, and the public ImageNet files loaded exactly."""
 
 import dataclasses
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file
 
+from sharpmask.errors import ConfigError
 from sharpmask.networks.specs import SPECS
-from sharpmask.networks.trunk import ResNetTrunk, build_trunk, convert_batchnorm
+from sharpmask.networks.trunk import ResNetC5, ResNetTrunk, build_c5, build_trunk, convert_batchnorm
 
 FILES = {
     "sharpmask-resnet50-caffe": "resnet50_keras_caffe_trunk_layer1to3.fp16.safetensors",
@@ -78,6 +82,65 @@ def test_public_weights_fill_every_layer(name: str, shared: Path) -> None:
     converted = convert_batchnorm(state, trunk)
     assert set(converted) == set(trunk.state_dict())
     trunk.load_state_dict(converted)
+
+
+@pytest.mark.parametrize("name", ["sharpmask-lite0", "sharpmask-lite2"])
+def test_trunk_and_end_are_the_classifier(name: str, shared: Path) -> None:
+    """With the file's last layer they tell photos of coco-mini apart that ImageNet has classes for."""
+    state = load_file(shared / "weights" / FILES[name])
+    trunk, c5 = build_trunk(SPECS[name]).eval(), build_c5(SPECS[name]).eval()
+    for module in (trunk, c5):
+        converted = convert_batchnorm(state, module)
+        assert set(converted) == set(module.state_dict())
+        module.load_state_dict(converted)
+    mean, std = (torch.tensor(value).view(3, 1, 1) for value in (trunk.mean, trunk.std))
+    truth = json.loads((shared / "data/coco-mini/instances_val.json").read_text())
+    # COCO's elephant, bear, broccoli, pizza, parking meter; ImageNet's numbers
+    wanted = {22: {101, 385, 386}, 23: {294, 295, 296, 297}, 56: {937}, 59: {963}, 14: {704}}
+    right = total = 0
+    for record in truth["images"]:
+        largest = max(
+            (a for a in truth["annotations"] if a["image_id"] == record["id"]), key=lambda a: a["area"], default=None
+        )
+        if largest is None or largest["category_id"] not in wanted:
+            continue
+        x, y, w, h = (int(value) for value in largest["bbox"])
+        with Image.open(shared / "data/coco-mini/val" / record["file_name"]) as photo:
+            crop = photo.convert("RGB").crop((x, y, x + w, y + h)).resize((224, 224), Image.Resampling.BICUBIC)
+        pixels = torch.from_numpy(np.asarray(crop).copy()).permute(2, 0, 1) / 255
+        with torch.inference_mode():
+            described = c5(trunk(((pixels - mean) / std)[None])[-1]).mean(dim=(2, 3))
+        logits = described @ state["classifier.weight"].float().T + state["classifier.bias"].float()
+        right += int(logits.argmax()) in wanted[largest["category_id"]]
+        total += 1
+    assert total >= 8 and right >= 0.8 * total, (right, total)
+
+
+def test_layer4_takes_torchvisions_names() -> None:
+    """A state with torchvision's names, with BatchNorms that are not the identity, is folded into the convolutions."""
+    c5 = ResNetC5(width=2)
+    state: dict[str, torch.Tensor] = {}
+    for block, (inputs, outputs) in enumerate(((32, 64), (64, 64), (64, 64))):
+        shapes = {"conv1": (16, inputs, 1), "conv2": (16, 16, 3), "conv3": (outputs, 16, 1)}
+        norms = {"conv1": "bn1", "conv2": "bn2", "conv3": "bn3", "downsample.0": "downsample.1"}
+        if block == 0:
+            shapes["downsample.0"] = (outputs, inputs, 1)
+        for conv, (out, inner, side) in shapes.items():
+            prefix = f"layer4.{block}."
+            state[f"{prefix}{conv}.weight"] = torch.randn(out, inner, side, side)
+            for part, value in (("weight", 2.0), ("bias", 3.0), ("running_mean", 1.0), ("running_var", 4.0)):
+                state[f"{prefix}{norms[conv]}.{part}"] = torch.full((out,), value)
+    c5.load_state_dict(convert_batchnorm(state, c5))
+    assert c5(torch.rand(1, 32, 14, 14)).shape == (1, 64, 7, 7)
+    shortcut = c5.layer4[0].shortcut
+    assert torch.equal(shortcut.weight, state["layer4.0.downsample.0.weight"])
+    torch.testing.assert_close(shortcut.scale, torch.ones(64), rtol=1e-4, atol=0)  # 2 / sqrt(4)
+    torch.testing.assert_close(shortcut.shift, torch.full((64,), 2.0), rtol=1e-4, atol=0)  # 3 - 1 * scale
+
+
+def test_nothing_follows_a_vgg() -> None:
+    with pytest.raises(ConfigError, match="vgg_a"):
+        build_c5(SPECS["deepmask-vgg"])
 
 
 def test_missing_layer_is_named(shared: Path) -> None:

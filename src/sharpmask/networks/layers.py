@@ -74,6 +74,7 @@ class PaddedConv2d(nn.Conv2d):
 
     Args:
         tf_same: for stride 2, put the padding as TensorFlow's "same" does for even sizes (less before, more after).
+        zeros: pad with zeros after all.
     """
 
     def __init__(
@@ -86,12 +87,14 @@ class PaddedConv2d(nn.Conv2d):
         groups: int = 1,
         bias: bool = True,
         tf_same: bool = False,
+        zeros: bool = False,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=bias)
         before = after = kernel_size // 2
         if tf_same and stride == 2:
             before, after = (kernel_size - 2) // 2, (kernel_size - 1) // 2
         self.pad = (before, after, before, after)
+        self.zeros = zeros
         # Nothing else keeps the signal's scale: with PyTorch's own start it shrinks from layer to layer, and the
         # refinement spends its first thousand steps on finding it again.
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
@@ -99,7 +102,10 @@ class PaddedConv2d(nn.Conv2d):
             nn.init.zeros_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(symmetric_pad(x, *self.pad))
+        return super().forward(self._padded(x))
+
+    def _padded(self, x: Tensor) -> Tensor:
+        return F.pad(x, self.pad) if self.zeros else symmetric_pad(x, *self.pad)
 
 
 class FrozenAffineConv2d(PaddedConv2d):
@@ -120,16 +126,24 @@ class FrozenAffineConv2d(PaddedConv2d):
         stride: int = 1,
         groups: int = 1,
         tf_same: bool = False,
+        zeros: bool = False,
     ) -> None:
         super().__init__(
-            in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=False, tf_same=tf_same
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            groups=groups,
+            bias=False,
+            tf_same=tf_same,
+            zeros=zeros,
         )
         self.register_buffer("scale", torch.ones(out_channels))
         self.register_buffer("shift", torch.zeros(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         weight = self.weight * self.scale[:, None, None, None]
-        return self._conv_forward(symmetric_pad(x, *self.pad), weight, self.shift)
+        return self._conv_forward(self._padded(x), weight, self.shift)
 
 
 class Dropout(nn.Module):

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from sharpmask.errors import ConfigError
 from sharpmask.networks.layers import FrozenAffineConv2d, PaddedConv2d
 from sharpmask.networks.specs import ModelSpec
 
@@ -25,11 +26,13 @@ Features = tuple[Tensor, ...]
 class Bottleneck(nn.Module):
     """ResNet bottleneck: 1x1 reduce, 3x3, 1x1 expand, with the stride on the first or the second of them."""
 
-    def __init__(self, in_channels: int, width: int, *, stride: int, stride_on: str, project: bool) -> None:
+    def __init__(
+        self, in_channels: int, width: int, *, stride: int, stride_on: str, project: bool, zeros: bool = False
+    ) -> None:
         super().__init__()
         first, second = (stride, 1) if stride_on == "1x1" else (1, stride)
         self.conv1 = FrozenAffineConv2d(in_channels, width, 1, stride=first)
-        self.conv2 = FrozenAffineConv2d(width, width, 3, stride=second)
+        self.conv2 = FrozenAffineConv2d(width, width, 3, stride=second, zeros=zeros)
         self.conv3 = FrozenAffineConv2d(width, width * 4, 1)
         self.shortcut = FrozenAffineConv2d(in_channels, width * 4, 1, stride=stride) if project else None
 
@@ -129,11 +132,15 @@ class SeparableBlock(nn.Module):
 class InvertedResidual(nn.Module):
     """Expand six times, depthwise convolution, project back; no squeeze-and-excitation in the Lite family."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int, zeros: bool = False
+    ) -> None:
         super().__init__()
         inner = in_channels * 6
         self.conv_pw = FrozenAffineConv2d(in_channels, inner, 1)
-        self.conv_dw = FrozenAffineConv2d(inner, inner, kernel_size, stride=stride, groups=inner, tf_same=True)
+        self.conv_dw = FrozenAffineConv2d(
+            inner, inner, kernel_size, stride=stride, groups=inner, tf_same=True, zeros=zeros
+        )
         self.conv_pwl = FrozenAffineConv2d(inner, out_channels, 1)
         self.residual = stride == 1 and in_channels == out_channels
 
@@ -161,14 +168,12 @@ class EfficientNetLiteTrunk(nn.Module):
         self.conv_stem = FrozenAffineConv2d(3, channels, 3, stride=2, tf_same=True)
         self.blocks = nn.ModuleList()
         for stage, (count, kernel, stride, published) in enumerate(stages):
-            blocks, out = nn.Sequential(), published * width // 64
-            for block in range(count):
-                if stage == 0:
-                    blocks.append(SeparableBlock(channels, out, kernel))
-                else:
-                    blocks.append(InvertedResidual(channels, out, kernel, stride=stride if block == 0 else 1))
-                channels = out
-            self.blocks.append(blocks)
+            out = published * width // 64
+            if stage == 0:
+                self.blocks.append(nn.Sequential(SeparableBlock(channels, out, kernel)))
+            else:
+                self.blocks.append(_inverted_stage(count, channels, out, kernel, stride))
+            channels = out
         self.channels = tuple(stages[end][3] * width // 64 for end in self.ends[:levels])
 
     def forward(self, x: Tensor) -> Features:
@@ -178,6 +183,88 @@ class EfficientNetLiteTrunk(nn.Module):
             x = blocks(x)
             outputs.append(x)
         return tuple(outputs[end] for end in self.ends if end < len(outputs))
+
+
+class ResNetC5(nn.Sequential):
+    """What follows `ResNetTrunk` in ResNet-50, its fourth stage: (B, 16 * width, H, W) -> (B, 32 * width, H/2, W/2).
+
+    Padded with zeros, see `EfficientNetLiteC5`.
+    """
+
+    def __init__(self, *, width: int = 64, stride_on: str = "3x3") -> None:
+        super().__init__()
+        self.out_channels = 32 * width
+        self.layer4 = nn.Sequential(
+            Bottleneck(16 * width, 8 * width, stride=2, stride_on=stride_on, project=True, zeros=True),
+            *(
+                Bottleneck(32 * width, 8 * width, stride=1, stride_on=stride_on, project=False, zeros=True)
+                for _ in range(2)
+            ),
+        )
+
+
+class EfficientNetLiteC5(nn.Module):
+    """What follows `EfficientNetLiteTrunk` in the classifier: the stages of stride 32 and the wide 1x1 convolution.
+
+    Features (B, C, H, W) of stride 16 -> (B, 20 * width, H/2, W/2). Unlike the trunk's, its convolutions pad with
+    zeros, as those did that the weights come from: at a side of 7 cells most of them reach over the border, and with
+    mirrored cells there the classifier no longer tells its classes apart.
+    """
+
+    # variant -> per stage (blocks, kernel, stride, channels), numbered on from the trunk's
+    variants: ClassVar = {
+        "efficientnet_lite0": ((4, 5, 2, 192), (1, 3, 1, 320)),
+        "efficientnet_lite2": ((5, 5, 2, 208), (1, 3, 1, 352)),
+    }
+
+    def __init__(self, variant: str, *, width: int = 64) -> None:
+        super().__init__()
+        before = EfficientNetLiteTrunk.variants[variant]
+        channels = before[-1][3] * width // 64
+        self.blocks = nn.ModuleDict()
+        for number, (count, kernel, stride, published) in enumerate(self.variants[variant], len(before)):
+            self.blocks[str(number)] = _inverted_stage(
+                count, channels, published * width // 64, kernel, stride, zeros=True
+            )
+            channels = published * width // 64
+        self.out_channels = 20 * width
+        self.conv_head = FrozenAffineConv2d(channels, self.out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for blocks in self.blocks.values():
+            x = blocks(x)
+        return _relu6(self.conv_head(x))
+
+
+def _inverted_stage(
+    count: int, in_channels: int, out_channels: int, kernel: int, stride: int, *, zeros: bool = False
+) -> nn.Sequential:
+    """A stage of EfficientNet-Lite, whose first block has the stride."""
+    return nn.Sequential(
+        *(
+            InvertedResidual(
+                in_channels if block == 0 else out_channels,
+                out_channels,
+                kernel,
+                stride=stride if block == 0 else 1,
+                zeros=zeros,
+            )
+            for block in range(count)
+        )
+    )
+
+
+def build_c5(spec: ModelSpec) -> ResNetC5 | EfficientNetLiteC5:
+    """The stages that follow a spec's trunk in the classifier that ImageNet weights are of.
+
+    Raises:
+        ConfigError: there are none, as after a VGG.
+    """
+    if spec.trunk == "resnet50":
+        return ResNetC5(width=spec.trunk_width, stride_on=spec.stride_on)
+    if spec.trunk in EfficientNetLiteC5.variants:
+        return EfficientNetLiteC5(spec.trunk, width=spec.trunk_width)
+    raise ConfigError(f"model '{spec.name}': no convolutions follow trunk '{spec.trunk}'")
 
 
 def build_trunk(spec: ModelSpec) -> ResNetTrunk | VggTrunk | EfficientNetLiteTrunk:
@@ -193,6 +280,7 @@ def build_trunk(spec: ModelSpec) -> ResNetTrunk | VggTrunk | EfficientNetLiteTru
 
 # Names of normalisation layers in the public files and of the convolution each of them follows, by block kind.
 _RESNET_NORMS = {"bn1": "conv1", "bn2": "conv2", "bn3": "conv3", "downsample.1": "shortcut"}
+_LITE_OUTER_NORMS = {"conv_stem": "bn1", "conv_head": "bn2"}
 _LITE_NORMS = {
     "separable": {"bn1": "conv_dw", "bn2": "conv_pw"},
     "inverted": {"bn1": "conv_pw", "bn2": "conv_dw", "bn3": "conv_pwl"},
@@ -200,18 +288,18 @@ _LITE_NORMS = {
 
 
 def convert_batchnorm(state: Mapping[str, Tensor], trunk: nn.Module) -> dict[str, Tensor]:
-    """Translate a torchvision ResNet or VGG or timm EfficientNet-Lite state dict into this trunk's.
+    """Translate a torchvision ResNet or VGG or timm EfficientNet-Lite state dict into this trunk's, or this C5's.
 
     Each BatchNorm is folded; VGG-A has none and is taken as it is.
 
-    Layers the trunk does not have (later stages, classifier) are left out.
+    Layers that the module does not have (later stages, classifier) are left out.
 
     Raises:
-        KeyError: a layer of the trunk is not in `state`.
+        KeyError: a layer of it is not in `state`.
     """
     if isinstance(trunk, VggTrunk):
         return {name: state[name].float() for name in trunk.state_dict()}
-    eps = 1e-5 if isinstance(trunk, ResNetTrunk) else 1e-3
+    eps = 1e-5 if isinstance(trunk, ResNetTrunk | ResNetC5) else 1e-3
     converted: dict[str, Tensor] = {}
     for name, module in trunk.named_modules():
         if not isinstance(module, FrozenAffineConv2d):
@@ -229,11 +317,11 @@ def _public_names(name: str, trunk: nn.Module) -> tuple[str, str]:
     """Our convolution's name -> (public convolution, public BatchNorm)."""
     parent, _, leaf = name.rpartition(".")
     prefix = f"{parent}." if parent else ""
-    if isinstance(trunk, ResNetTrunk):
+    if isinstance(trunk, ResNetTrunk | ResNetC5):
         norm = next(public for public, ours in _RESNET_NORMS.items() if ours == leaf)
         return prefix + ("downsample.0" if leaf == "shortcut" else leaf), prefix + norm
-    if leaf == "conv_stem":
-        return "conv_stem", "bn1"
+    if leaf in _LITE_OUTER_NORMS:
+        return leaf, _LITE_OUTER_NORMS[leaf]
     kind = "separable" if isinstance(trunk.get_submodule(parent), SeparableBlock) else "inverted"
     norm = next(public for public, ours in _LITE_NORMS[kind].items() if ours == leaf)
     return prefix + leaf, prefix + norm
