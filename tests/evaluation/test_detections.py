@@ -171,9 +171,37 @@ def test_precision_and_recall_of_what_is_shown_by_hand(tmp_path: Path, capsys: p
     assert main([*arguments, "--min-score", "0.6", "--json", str(tmp_path / "out.json")]) == 0
     printed = capsys.readouterr().out
     assert "precision all classes" in printed and "recall cat" in printed and "at least 0.6" in printed
+    assert "images mostly right" in printed and "images with any found" in printed
     written = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["results"][0]
     assert written["min_score"] == 0.6 and written["shown"]["bbox"]["cat"]["recall"]["value"] == 0.5
     assert main(arguments) == 0 and "precision all" not in capsys.readouterr().out
+
+
+def test_images_that_are_mostly_right_by_hand() -> None:
+    """Six images: one right of one; one of two; two of three; none of one; an object, nothing shown; nothing at all."""
+    content = {"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]}
+    results = []
+    for image_id, (objects, hits, misses) in enumerate(
+        [(1, 1, 0), (2, 1, 1), (2, 2, 1), (1, 0, 1), (1, 0, 0), (0, 0, 0)], 1
+    ):
+        content["images"].append({"id": image_id, "file_name": f"{image_id}.jpg", "height": 400, "width": 400})
+        for number in range(max(objects, hits + misses)):
+            record = {"image_id": image_id, "category_id": 1 + number % 2}
+            here = [100.0 * number, 10.0, 50.0, 50.0]
+            if number < objects:
+                content["annotations"].append(
+                    {**record, "id": len(content["annotations"]) + 1, "bbox": here, "area": 2500.0, "iscrowd": 0}
+                )
+            if number < hits:
+                results.append({**record, "bbox": here, "score": 0.9})
+            elif number < hits + misses:
+                results.append({**record, "bbox": [here[0], 300.0, 50.0, 50.0], "score": 0.8})
+    scores = evaluate_detections(content, results, resamples=0, min_score=0.5, iou_types=("bbox",))
+    shown = scores.shown["bbox"][ALL]
+    assert shown.precision.value == 4 / 7 and shown.recall.value == 4 / 7
+    assert shown.images_right.value == 2 / 4 and shown.images_found.value == 3 / 5
+    nothing = evaluate_detections(content, results, resamples=20, min_score=0.95, iou_types=("bbox",)).shown["bbox"]
+    assert np.isnan(nothing[ALL].images_right.value) and nothing[ALL].images_found.high == 0
 
 
 def test_classes_can_be_chosen_and_nothing_found_is_zero() -> None:

@@ -23,7 +23,7 @@ def add_arguments(parser: jsonargparse.ArgumentParser) -> None:
         "--min-score",
         type=float,
         default=None,
-        help="print also precision and recall of the detections with at least this score",
+        help="print also how much is right and found by the detections with at least this score",
     )
     parser.add_argument("--json", type=str, metavar="OUT.json", help="write all figures to this file")
     parser.add_argument("--seed", type=int, default=0, help="of the bootstrap")

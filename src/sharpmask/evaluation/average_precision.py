@@ -98,19 +98,41 @@ def mean_of_known(values: Sequence[float]) -> float:
     return float(np.mean(known)) if known else float("nan")
 
 
-def precision_and_recall(
-    matches: Sequence[ClassMatches], min_score: float, weights: np.ndarray | float = 1.0
-) -> tuple[float, float]:
-    """Share of the detections with at least this score that are right at IoU .5, and share of the objects they find.
+@dataclass(frozen=True)
+class ShownCounts:
+    """Of each image (I,): its objects, how many detections are shown, and how many of these are right at IoU .5.
 
-    A second detection of an object is wrong, one of a crowd is not counted; classes count by their detections and
-    objects. nan where there is none.
+    A second detection of an object is wrong, one of a crowd is not counted.
     """
-    shown = right = objects = 0.0
+
+    objects: np.ndarray
+    shown: np.ndarray
+    right: np.ndarray
+
+
+def count_shown(matches: Sequence[ClassMatches], min_score: float) -> ShownCounts:
+    """Counts over classes of the detections with at least this score."""
+    images = len(matches[0].objects)
+    shown, right = np.zeros(images), np.zeros(images)
     for own in matches:
-        per_image = np.broadcast_to(np.asarray(weights, np.float64), own.objects.shape)
-        weight = per_image[own.images] * ~own.ignored[0] * (own.scores >= min_score)
-        shown += float(weight.sum())
-        right += float((weight * own.hits[0]).sum())
-        objects += float((per_image * own.objects).sum())
-    return right / shown if shown else float("nan"), right / objects if objects else float("nan")
+        counted = ~own.ignored[0] & (own.scores >= min_score)
+        shown += np.bincount(own.images[counted], minlength=images)
+        right += np.bincount(own.images[counted & own.hits[0]], minlength=images)
+    return ShownCounts(np.sum([own.objects for own in matches], axis=0), shown, right)
+
+
+def shares_of_shown(counts: ShownCounts, weights: np.ndarray | float = 1.0) -> tuple[float, float, float, float]:
+    """Of the detections, the share that is right; of the objects, that found; of the images with detections, that where
+    more than half of them are right; of the images with objects, that where any is found. nan of nothing.
+    """
+    objects, shown, right = (value * weights for value in (counts.objects, counts.shown, counts.right))
+    images = np.broadcast_to(np.asarray(weights, np.float64), counts.shown.shape)
+    named, mostly = counts.shown > 0, 2 * counts.right > counts.shown
+    pairs = (
+        (right.sum(), shown.sum()),
+        (right.sum(), objects.sum()),
+        (images[named & mostly].sum(), images[named].sum()),
+        (images[(counts.right > 0)].sum(), images[counts.objects > 0].sum()),
+    )
+    precision, recall, mostly_right, any_found = (float(a / b) if b else float("nan") for a, b in pairs)
+    return precision, recall, mostly_right, any_found

@@ -38,6 +38,11 @@ def detection_table(scores: Sequence[DetectionScores], *, by_class: bool = False
                 [f"precision {label}", *(percent(entry.precision) for entry in above)],
                 [f"recall {label}", *(percent(entry.recall) for entry in above)],
             ]
+            if label == ALL:
+                rows += [
+                    ["images mostly right", *(percent(entry.images_right) for entry in above)],
+                    ["images with any found", *(percent(entry.images_found) for entry in above)],
+                ]
         if len(columns) > 1:
             rows += [
                 [
@@ -53,7 +58,10 @@ def detection_table(scores: Sequence[DetectionScores], *, by_class: bool = False
         f"AP: over IoU .50:.95 and classes, 101 recalls, 100 detections an image and class. {VOC}: whole area.",
     ]
     if first.min_score is not None:
-        lines.append(f"precision, recall: at IoU .50, of the detections with a score of at least {first.min_score:g}.")
+        lines += [
+            f"precision, recall: at IoU .50, of the detections with a score of at least {first.min_score:g}.",
+            "images: of those with such detections, more than half of them right; of those with objects, any found.",
+        ]
     lines += [f"{entry.name}: {entry.detections:,} detections" for entry in scores]
     return "\n".join(lines)
 

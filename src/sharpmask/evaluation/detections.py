@@ -23,8 +23,9 @@ from sharpmask.evaluation.average_precision import (
     ClassMatches,
     class_matches,
     coco_ap,
+    count_shown,
     mean_of_known,
-    precision_and_recall,
+    shares_of_shown,
     voc_ap,
 )
 from sharpmask.evaluation.bootstrap import Estimate, estimates, resample_counts
@@ -43,10 +44,19 @@ INTERVALS = ("AP", "AP50", "AP75", VOC)
 
 
 class Shown(NamedTuple):
-    """How many of the detections that are shown are right, and how many of the objects they find."""
+    """What somebody sees who looks at the detections that are shown.
+
+    Attributes:
+        precision: share of the detections that are right.
+        recall: share of the objects that are found.
+        images_right: of the images with detections, those where more than half of them are right.
+        images_found: of the images with objects, those where any is found.
+    """
 
     precision: Estimate
     recall: Estimate
+    images_right: Estimate
+    images_found: Estimate
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,8 @@ class DetectionScores:
         by_class: "bbox" or "segm" -> class -> AP with its interval.
         intervals: "bbox" or "segm" -> the names of INTERVALS -> figure with its interval.
         min_score: of `shown`; None: there is none.
-        shown: "bbox" or "segm" -> class, and ALL for all together -> precision and recall at IoU .5 of the detections
-            with at least `min_score`.
+        shown: "bbox" or "segm" -> class, and ALL for all together -> shares at IoU .5 of the detections with at least
+            `min_score`.
         drawn: "bbox" or "segm" -> (resamples, INTERVALS and classes), the figures, and the AP of each class, of the
             resampled images, for paired differences.
         resamples, seed: of the bootstrap.
@@ -99,7 +109,7 @@ class DetectionScores:
             "min_score": self.min_score,
             "shown": {
                 kind: {
-                    label: {"precision": shown.precision.to_dict(), "recall": shown.recall.to_dict()}
+                    label: {name: share.to_dict() for name, share in shown._asdict().items()}
                     for label, shown in values.items()
                 }
                 for kind, values in self.shown.items()
@@ -128,7 +138,7 @@ def evaluate_detections(
         classes: names of those to measure; none: all of the annotations.
         resamples: of the bootstrap over images; 0: no intervals.
         seed: of the bootstrap.
-        min_score: measure also precision and recall of the detections with at least this score.
+        min_score: measure also `Shown` of the detections with at least this score.
 
     Raises:
         DataError: a file that cannot be measured, or detections of a class that the annotations do not list.
@@ -262,9 +272,10 @@ def _resampled(matches: Sequence[ClassMatches], weights: np.ndarray) -> list[flo
 
 
 def _shown(matches: Sequence[ClassMatches], min_score: float, counts: np.ndarray) -> Shown:
-    """Precision and recall, with intervals where there are resamples (R, I)."""
-    values = np.array(precision_and_recall(matches, min_score))
-    drawn = np.array([precision_and_recall(matches, min_score, weights) for weights in counts]).reshape(-1, 2)
+    """The shares, with intervals where there are resamples (R, I)."""
+    found = count_shown(matches, min_score)
+    values = np.array(shares_of_shown(found))
+    drawn = np.array([shares_of_shown(found, weights) for weights in counts]).reshape(-1, len(values))
     return Shown(**estimates(Shown._fields, values, drawn))
 
 
