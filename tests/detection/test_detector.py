@@ -15,6 +15,7 @@ from sharpmask.checkpoints import load_network
 from sharpmask.cli.main import main
 from sharpmask.detection.detector import Detector
 from sharpmask.detection.folder import detect_files
+from sharpmask.detection.infer import ScoredBoxes, select
 from sharpmask.detection.overlay import draw_detections
 from sharpmask.detection.remask import refine_masks
 from sharpmask.detection.result import Detections
@@ -86,6 +87,48 @@ def test_the_number_of_proposals_can_be_lowered_afterwards(learnt: Path) -> None
     assert few.ranks.tolist() == alone.ranks.tolist() and few.ranks.max() < 5
 
 
+def scored_boxes() -> ScoredBoxes:
+    """Two boxes that are nearly the same, another, and one of another class on the first."""
+    boxes = torch.tensor([[10.0, 10, 50, 50], [14, 10, 54, 50], [90, 90, 110, 120], [10, 10, 50, 54]])
+    prob = torch.tensor([[0.1, 0.9, 0.0], [0.7, 0.3, 0.0], [0.4, 0.6, 0.0], [0.3, 0.0, 0.7]])
+    return ScoredBoxes(prob, boxes[:, None].expand(-1, 2, 4))
+
+
+def test_boxes_of_a_class_vote() -> None:
+    chosen = {"min_score": 0.05, "nms": 0.3, "top": 10}
+    alone = select(scored_boxes(), **chosen)
+    assert alone.proposals.tolist() == [0, 3, 2] and alone.labels.tolist() == [1, 2, 1]
+    assert torch.equal(alone.boxes, scored_boxes().boxes[[0, 3, 2], 0])
+    voted = select(scored_boxes(), vote=0.5, **chosen)
+    assert torch.equal(voted.scores, alone.scores) and torch.equal(voted.proposals, alone.proposals)
+    mean = [(0.9 * 10 + 0.3 * 14) / 1.2, 10.0, (0.9 * 50 + 0.3 * 54) / 1.2, 50.0]
+    torch.testing.assert_close(voted.boxes, torch.tensor([mean, [10, 10, 50, 54], [90, 90, 110, 120]]))
+    first = select(scored_boxes(), vote=0.5, proposals=1, **chosen)
+    assert first.boxes.tolist() == [[10, 10, 50, 50]]
+    none = select(scored_boxes(), vote=0.5, min_score=0.95, nms=0.3, top=10)
+    assert none.boxes.shape == (0, 4)
+
+
+def test_boxes_without_a_score_stay_in_place() -> None:
+    scored = ScoredBoxes(torch.tensor([[1.0, 0.0]] * 2), torch.tensor([[[0.0, 0, 9, 9]], [[20, 20, 30, 30]]]))
+    found = select(scored, vote=0.5, min_score=0.0, nms=0.3, top=10)
+    torch.testing.assert_close(found.boxes, torch.tensor([[0.0, 0, 9, 9], [20, 20, 30, 30]]))
+
+
+def test_the_mask_is_of_the_proposal_that_fits_the_box_best(learnt: Path) -> None:
+    masks = np.zeros((3, 120, 160), bool)
+    masks[0, 10:40, 10:40] = masks[1, 10:60, 10:60] = masks[2, 100:110, 100:110] = True
+    proposals = Proposals.from_masks(masks, [0.9, 0.8, 0.7])
+    boxes = torch.tensor([[10.0, 10, 58, 58], [10, 10, 60, 60], [0, 0, 5, 5]])[:, None].expand(-1, 2, 4)
+    scored = ScoredBoxes(torch.tensor([[0.1, 0.9, 0.0], [1.0, 0, 0], [0.2, 0, 0.8]]), boxes)
+    detector = detector_of(learnt)
+    found = detector.choose(np.zeros((120, 160, 3), np.uint8), proposals, scored)
+    assert found.names == ["disc", "square"]
+    assert found.ranks.tolist() == [1, 2]  # a box that overlaps no proposal keeps its own
+    assert found.areas.tolist() == [2500, 100]
+    assert detector.choose(np.zeros((120, 160, 3), np.uint8), proposals, scored, 1).ranks.tolist() == [0]
+
+
 def test_refined_masks_fit_the_box(learnt: Path) -> None:
     """The proposal's masks are moved, the box is corrected: the mask for the box lies better."""
     truth = json.loads((learnt / "val" / "truth.json").read_text())
@@ -118,7 +161,8 @@ def test_detect_from_the_photo_alone(learnt: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "message"), [({"min_score": 2.0}, "min_score 2"), ({"nms": -1.0}, "nms -1"), ({"top": 0}, "top 0")]
+    ("options", "message"),
+    [({"min_score": 2.0}, "min_score 2"), ({"nms": -1.0}, "nms -1"), ({"top": 0}, "top 0"), ({"vote": 2.0}, "vote 2")],
 )
 def test_values_out_of_range(learnt: Path, options: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
@@ -227,6 +271,8 @@ def test_other_files_are_no_detectors(tmp_path: Path, learnt: Path) -> None:
         load_detector(weights)
     with pytest.raises(ModelError, match="no weights file"):
         load_detector(tmp_path / "absent.safetensors")
+    with pytest.raises(ConfigError, match=r"neither a bundled detector \(detector-lite0\)"):
+        load_detector("detector-lite9")
     network, classes = load_detector(learnt / "run" / "detector.safetensors")
     save_detector(network, classes[:1], tmp_path / "one.safetensors")
     with pytest.raises(ModelError, match="classifier"):

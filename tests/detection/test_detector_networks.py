@@ -28,7 +28,15 @@ def test_every_row(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["fast-rcnn-resnet50-light", "fast-rcnn-vgg16", "multipathnet-lite0", "multipathnet-resnet50-light"],
+    [
+        "fast-rcnn-resnet50-light",
+        "fast-rcnn-vgg16",
+        "multipathnet-lite0",
+        "multipathnet-resnet50-light",
+        "fast-rcnn-resnet50-c4",
+        "fast-rcnn-lite0-c4",
+        "fast-rcnn-lite2-c4",
+    ],
 )
 def test_gradients_reach_every_weight(name: str) -> None:
     network = build_detector(tiny(name, dropout=0.0), 3)
@@ -84,6 +92,37 @@ def test_thin_features_are_pooled_features_brought_to_fewer_channels() -> None:
     torch.testing.assert_close(network(features, BOXES, scale).class_logits[0], network.classifier(x))
 
 
+def test_c5_takes_a_region_as_the_classifier_takes_a_photo() -> None:
+    """A box around the whole photo, one cell to a bin: the classifier's own features of the photo, averaged."""
+    network = build_detector(tiny("fast-rcnn-lite0-c4", short_side=96, long_side=96, pooled_side=6), 2).eval()
+    image = torch.rand(3, 96, 96)
+    features, scale = network.features(image)
+    assert features[-1].shape[2:] == (6, 6)
+    flat = features[-1] * 0 + features[-1].mean(dim=(2, 3), keepdim=True)  # which bilinear samples leave as it is
+    x = network.head(flat)
+    torch.testing.assert_close(x[:, : 20 * 8], network.head.c5(flat).mean(dim=(2, 3)))
+    output = network((*features[:-1], flat), torch.tensor([[0.0, 0.0, 96.0, 96.0]]), scale)
+    torch.testing.assert_close(output.class_logits[0], network.classifier(x))
+    torch.testing.assert_close(output.deltas[0].flatten(), network.regressor(x)[0])
+
+
+def test_c5_is_told_where_in_the_region_something_is() -> None:
+    """Cells that change places leave their average as it is, and yet are told apart."""
+    head = build_detector(tiny("fast-rcnn-lite0-c4"), 2).eval().head
+    cells = torch.rand(1, head.c5.out_channels, 2, 2)
+    head.c5.forward = lambda x: x
+    here, there = head(cells), head(cells.flip(3))
+    torch.testing.assert_close(here[:, : 20 * 8], there[:, : 20 * 8])
+    assert not torch.allclose(here[:, 20 * 8 :], there[:, 20 * 8 :])
+
+
+def test_multipathnet_can_have_a_c5_for_each_region() -> None:
+    spec = tiny("fast-rcnn-lite0-c4", multipath=True, regions=(1.0, 2.0), skips=True, thresholds=(50, 70))
+    network = build_detector(spec, 2).eval()
+    output = network(*_with_boxes(network, torch.rand(3, 100, 150)))
+    assert output.class_logits.shape == (2, 4, 3) and network.heads[0].out_features == 20 * 8 + 12
+
+
 def test_wide_regions_see_what_surrounds_the_box() -> None:
     """A change outside a box that no convolution carries into it changes nothing for the 1x region."""
     torch.manual_seed(1)
@@ -118,6 +157,8 @@ def test_the_table_has_each_part_alone_switched_off() -> None:
         {"multipath": True, "thresholds": (40,)},
         {"skips": True},
         {"regions": (1.0, 2.0)},
+        {"head": "c5", "pooled_side": 7},
+        {"head": "c5", "pooled_side": 14, "pooled_channels": 64},
     ],
 )
 def test_rows_that_make_no_sense_are_refused(fields: dict[str, object]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from detector_runs import detector_run
+from safetensors.torch import load_file
 
 from sharpmask.checkpoints.store import read_safetensors
 from sharpmask.cli.main import build_parser, main
@@ -14,14 +15,14 @@ from sharpmask.cli.train_detector import detector_config, rewrite
 from sharpmask.data.coco import read_coco
 from sharpmask.detection.classes import choose_classes
 from sharpmask.detection.config import DetectorConfig, detector_config_file
-from sharpmask.detection.examples import BoxExamples
+from sharpmask.detection.examples import BoxExamples, repeats
 from sharpmask.detection.features import FeatureStore
-from sharpmask.detection.networks import TrunkNetwork
+from sharpmask.detection.networks import TrunkNetwork, build_detector
 from sharpmask.detection.proposal_boxes import compute_proposals, read_proposals
 from sharpmask.detection.roi import box_iou
 from sharpmask.detection.sampling import assign, image_truths
 from sharpmask.detection.specs import DETECTORS
-from sharpmask.detection.store import load_detector
+from sharpmask.detection.store import load_detector, load_detector_trunk
 from sharpmask.detection.train import DetectorTask, initial_detector, train_detector
 from sharpmask.errors import ConfigError, DataError, ModelError, SharpMaskError
 from sharpmask.proposals.proposer import Proposer
@@ -91,9 +92,12 @@ def test_box_targets_are_normalised_by_their_statistics(two_kinds: Path, finishe
     torch.testing.assert_close(joined.std(dim=0, correction=0), torch.ones(4), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("detector", ["fast-rcnn-lite0", "multipathnet-lite0"])
+@pytest.mark.parametrize("detector", ["fast-rcnn-lite0", "multipathnet-lite0", "multipathnet-lite0-c4"])
 def test_every_trained_weight_changes(two_kinds: Path, tmp_path: Path, detector: str) -> None:
-    config = detector_run(two_kinds, tmp_path, detector=detector, trunk_factor=0.5, steps=2, average=0.0)
+    trunk_weights = None if detector.endswith("-c4") else "sharpmask-lite0"
+    config = detector_run(
+        two_kinds, tmp_path, detector=detector, trunk_weights=trunk_weights, trunk_factor=0.5, steps=2, average=0.0
+    )
     dataset = read_coco(config.annotations)
     task = DetectorTask(config, dataset, choose_classes(dataset), torch.device("cpu"), World())
     before = {name: p.detach().clone() for name, p in task.network.named_parameters()}
@@ -102,6 +106,39 @@ def test_every_trained_weight_changes(two_kinds: Path, tmp_path: Path, detector:
     }
     loop.run_loop(task, config, tmp_path, World(), None)
     assert [name for name, p in task.network.named_parameters() if torch.equal(p, before[name])] == []
+
+
+@pytest.mark.parametrize("head_factor", [0.0, 0.1])
+def test_the_classifiers_stages_have_a_learning_rate_of_their_own(
+    two_kinds: Path, tmp_path: Path, head_factor: float
+) -> None:
+    config = detector_run(
+        two_kinds, tmp_path, detector="multipathnet-lite0-c4", trunk_weights=None, head_factor=head_factor
+    )
+    dataset = read_coco(config.annotations)
+    task = DetectorTask(config, dataset, choose_classes(dataset), torch.device("cpu"), World())
+    factors = {id(item.parameter): item.factor for item in task.trained()}
+    given = {name: factors.get(id(p), 0.0) for name, p in task.network.named_parameters()}
+    assert {name: value for name, value in given.items() if name.startswith("trunk.") and value} == {}
+    assert {value for name, value in given.items() if name.startswith("heads.0.c5.")} == {head_factor}
+    assert given["heads.0.where.weight"] == given["classifiers.0.weight"] == given["regressor.weight"] == 1.0
+
+
+@pytest.mark.parametrize("variant", ["lite0", "lite2"])
+def test_an_imagenet_file_fills_trunk_and_head(shared: Path, variant: str) -> None:
+    network = build_detector(dataclasses.replace(DETECTORS[f"multipathnet-{variant}-c4"], hidden=8), 2)
+    file = shared / "weights" / f"tf_efficientnet_{variant}.fp16.safetensors"
+    load_detector_trunk(network, str(file))
+    state = load_file(file)
+    for ours, public in (("trunk.conv_stem", "conv_stem"), ("heads.0.c5.conv_head", "conv_head")):
+        assert torch.equal(network.get_parameter(f"{ours}.weight"), state[f"{public}.weight"].float())
+
+
+def test_a_file_without_the_classifiers_stages_is_named(shared: Path) -> None:
+    network = build_detector(DETECTORS["fast-rcnn-resnet50-caffe-c4"], 2)
+    file = shared / "weights" / "resnet50_keras_caffe_trunk_layer1to3.fp16.safetensors"
+    with pytest.raises(ModelError, match=r"not an ImageNet file of all of 'resnet50': no 'layer4\.0"):
+        load_detector_trunk(network, str(file))
 
 
 def test_a_frozen_trunk_gives_the_same_losses_from_pixels_and_from_the_store(two_kinds: Path, tmp_path: Path) -> None:
@@ -235,6 +272,10 @@ def test_proposals_are_computed_once(two_kinds: Path, tmp_path: Path, monkeypatc
         ({"trunk_weights": "absent.safetensors"}, SharpMaskError, "absent.safetensors"),
         ({"trunk_weights": "sharpmask-lite0", "detector": "fast-rcnn-resnet50"}, ModelError, "another trunk"),
         ({"start_from": "absent.safetensors"}, ModelError, "absent.safetensors"),
+        ({"start_from": "absent"}, ConfigError, "neither a bundled detector"),
+        ({"detector": "fast-rcnn-lite0-c4"}, ModelError, "has no stages after the trunk"),
+        ({"head_factor": -1.0}, ConfigError, "head_factor"),
+        ({"repeat_below": 2.0}, ConfigError, "repeat_below 2"),
     ],
 )
 def test_bad_settings_are_named(
@@ -258,13 +299,13 @@ def test_a_run_can_start_from_a_detector(two_kinds: Path, finished: Path, tmp_pa
     torch.testing.assert_close(network.head.fc6.weight, load_detector(start)[0].head.fc6.weight, atol=1e-4, rtol=1e-2)
 
 
-@pytest.mark.parametrize("name", ["detector-cpu", "detector-coco"])
+@pytest.mark.parametrize("name", ["detector-cpu", "detector-coco", "detector-lite0"])
 def test_shipped_configs(name: str) -> None:
     arguments = rewrite(["--config", name, "annotations=a", "images=b", "output=c", "classes=[person,car]"])
     config = detector_config(build_parser("train-detector").parse_args(arguments))
     assert config.detector in DETECTORS and config.classes == ("person", "car")
     assert config.trunk_weights == ("sharpmask-lite0" if name == "detector-cpu" else None)
-    with pytest.raises(ConfigError, match="detector-coco, detector-cpu"):
+    with pytest.raises(ConfigError, match="detector-coco, detector-cpu, detector-lite0"):
         detector_config_file("small-cpu")
 
 
@@ -285,3 +326,28 @@ def test_the_command(two_kinds: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["train-detector", *arguments, "short_side=64"]) == 2
     errors = capsys.readouterr().err
     assert "rois must be positive" in errors and "--resume" in errors and "Traceback" not in errors
+
+
+def test_images_of_rare_classes_are_repeated_by_hand() -> None:
+    """Of 16 images all have class 1, four class 2 and one class 3; below a share of 1 sqrt(16 / 4) and sqrt(16 / 1)."""
+    labels = [[1, 0]] * 11 + [[1, 2, 2]] * 3 + [[2, 1, 3]] + [[1]]
+    assert repeats([torch.tensor(own) for own in labels], 1.0).tolist() == [1] * 11 + [2] * 3 + [4, 1]
+    assert repeats([torch.tensor(own) for own in labels], 0.25).tolist() == [1] * 14 + [2, 1]
+    assert repeats([torch.tensor(own) for own in labels], 0.0).tolist() == [1] * 16
+    assert repeats([torch.tensor([0]), torch.tensor([], dtype=torch.int64)], 1.0).tolist() == [1, 1]
+
+
+def test_a_round_holds_repeated_images_so_often(two_kinds: Path) -> None:
+    dataset = read_coco(two_kinds / "truth.json")
+    kept = dataclasses.replace(
+        dataset, annotations=tuple(a for a in dataset.annotations if a.category_id == 3 or a.image_id == 2)
+    )
+    truths = image_truths(kept, choose_classes(kept, min_examples=1))
+    proposals = read_proposals(two_kinds / "proposals.json", dataset, count=1000)
+    examples = BoxExamples(
+        truths, proposals, widths=dict.fromkeys(truths, 160), photos=None, rois=4, foreground=0.25,
+        background_from=0.0, flip=False, repeat_below=1.0, seed=0,
+    )  # fmt: skip
+    seen = [examples[index].image_id for index in range(2 * 7)]  # two of the rare square: sqrt(6 / 1) is nearly 2
+    assert sorted(seen[:7]) == sorted(seen[7:]) == [1, 2, 2, 3, 4, 5, 6]
+    assert len(examples.foreground_pairs()[0]) == sum(int((a.labels > 0).sum()) for a in examples.assigned.values())

@@ -17,11 +17,14 @@ def add_arguments(parser: ArgumentParser) -> None:
         "inputs", nargs="+", metavar="INPUT", help="images: files, patterns such as 'a/*.jpg', folders (their images)"
     )
     parser.add_argument(
-        "--detector", type=str, required=True, metavar="FILE", help="detector made by `sharpmask train-detector`"
+        "--detector",
+        type=str,
+        default=None,
+        help="bundled detector or file made by `sharpmask train-detector`; default: detector-lite0",
     )
     parser.add_argument("--model", type=str, default=None, help="proposal model: bundled one or .safetensors file")
     parser.add_argument("--output", type=str, required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument("--proposals", type=int, default=400, help="proposals an image that are looked at")
+    parser.add_argument("--proposals", type=int, default=100, help="proposals an image that are looked at")
     parser.add_argument("--zoom", type=int, default=0, help="0, 1 or 2 further scales for small objects (slower)")
     parser.add_argument(
         "--scales", type=str, default=None, metavar="S,S,…", help="exponents of two in place of the default scales"
@@ -30,11 +33,18 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--nms", type=float, default=0.3, metavar="IOU", help="drop boxes that overlap a better one of their class more"
     )
+    parser.add_argument(
+        "--vote",
+        type=float,
+        default=0.5,
+        metavar="IOU",
+        help="average the boxes of a class that overlap this much, weighted by score; 0: each stays, as in Fast R-CNN",
+    )
     parser.add_argument("--top", type=int, default=100, help="detections an image at most")
     parser.add_argument(
         "--refine",
         action="store_true",
-        help="compute each mask anew for the detector's box, in place of the proposal's mask",
+        help="compute each mask anew for the detector's box, in place of the mask of the nearest proposal",
     )
     parser.add_argument(
         "--proposal-counts",
@@ -71,6 +81,7 @@ def run(args: Namespace) -> int:
         device=args.device,
         min_score=args.min_score,
         nms=args.nms,
+        vote=args.vote or None,
         top=args.top,
         refine=args.refine,
     )

@@ -22,7 +22,8 @@ class DetectorConfig:
     detector: str = "fast-rcnn-vgg16"
     """name of a detector of the table: fast-rcnn-… or multipathnet-… on vgg16, resnet50, resnet50-light or lite0;
     resnet50-caffe and -caffe-light have the stride on the 1x1 convolutions;
-    multipathnet-…-no-foveal, -no-skips and -no-integral leave one part out"""
+    multipathnet-…-no-foveal, -no-skips and -no-integral leave one part out; resnet50-c4, resnet50-caffe-c4, lite0-c4
+    and lite2-c4 look at each box with the last stages of the classifier, which trunk_weights must hold"""
     proposals: str | None = None
     """COCO results file with proposals for the training images, of any program; none: computed with proposal_model"""
     proposal_model: str = "sharpmask-lite0"
@@ -34,7 +35,7 @@ class DetectorConfig:
     trunk_weights: str | None = None
     """safetensors file of an ImageNet trunk with torchvision's or timm's names, or a trained model to take it from"""
     start_from: str | None = None
-    """detector file to start from: its trunk, and all layers that fit"""
+    """detector to start from, detector-lite0 or a file: its trunk, and all layers that fit"""
     classes: tuple[str, ...] = ()
     """names of the classes to learn; none: all with min_examples objects"""
     min_examples: int = 50
@@ -64,12 +65,16 @@ class DetectorConfig:
     """weight of the box loss against the class loss"""
     flip: bool = True
     """mirror every other image"""
+    repeat_below: float = 0.0
+    """images with a class that less than this share of the images have are seen more often (repeat factor sampling)"""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """sgd: as the papers; adamw: for short runs"""
     learning_rate: float = 1e-3
     """of the first step after warm-up"""
     trunk_factor: float = 1.0
     """the trunk's learning rate as a multiple of `learning_rate`; 0 freezes it, and its features are computed once"""
+    head_factor: float = 1.0
+    """of the detectors named …-c4: the learning rate of the classifier's stages as a multiple of `learning_rate`"""
     momentum: float = 0.9
     """of SGD"""
     weight_decay: float = 5e-4
@@ -116,8 +121,12 @@ class DetectorConfig:
             raise ConfigError("steps, learning_rate, batch_size and rois must be positive")
         if not 0 < self.foreground <= 1 or not 0 <= self.background_from < 0.5:
             raise ConfigError("foreground must lie above 0 and not above 1, background_from from 0 to below 0.5")
-        if self.proposal_count < 1 or self.min_examples < 1 or self.trunk_factor < 0:
-            raise ConfigError("proposal_count and min_examples must be positive, trunk_factor not negative")
+        if not 0 <= self.repeat_below <= 1:
+            raise ConfigError(f"repeat_below {self.repeat_below:g}: must lie between 0 and 1")
+        if self.proposal_count < 1 or self.min_examples < 1 or min(self.trunk_factor, self.head_factor) < 0:
+            raise ConfigError(
+                "proposal_count and min_examples must be positive, trunk_factor and head_factor not negative"
+            )
         if self.checkpoint_every < 1 or self.keep_checkpoints < 1:
             raise ConfigError("checkpoint_every and keep_checkpoints must be at least 1")
         if self.short_side is not None and self.short_side < 32:

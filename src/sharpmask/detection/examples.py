@@ -3,7 +3,8 @@
 Example i is a function of the seed and of i alone, so that a resumed run sees what the uninterrupted one would have.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,12 +38,15 @@ class Example:
 class BoxExamples(Dataset[Example]):
     """Examples without end: all images that give any box to learn from, in a new order in every round.
 
+    Attributes:
+        image_ids: the images of a round, those of rare classes more than once.
+
     Args:
         truths: what is annotated in each image.
         proposals: boxes of each image; the annotated ones are added.
         widths: of the images.
         photos: None: examples come without pixels.
-        rois, foreground, background_from, flip, seed: see `DetectorConfig`.
+        rois, foreground, background_from, flip, repeat_below, seed: see `DetectorConfig`.
     """
 
     def __init__(
@@ -56,6 +60,7 @@ class BoxExamples(Dataset[Example]):
         foreground: float,
         background_from: float,
         flip: bool,
+        repeat_below: float = 0.0,
         seed: int,
     ) -> None:
         self.widths, self.photos = widths, photos
@@ -68,12 +73,15 @@ class BoxExamples(Dataset[Example]):
             usable = torch.nonzero(found.labels >= 0)[:, 0]
             if len(usable):
                 self.boxes[image_id], self.assigned[image_id] = boxes[usable], found.take(usable)
-        self.image_ids = sorted(self.boxes)
+        usable_ids = sorted(self.boxes)
+        self.image_ids = np.repeat(
+            usable_ids, repeats([truths[key].labels for key in usable_ids], repeat_below)
+        ).tolist()
         self._round: tuple[int, np.ndarray] | None = None
 
     def foreground_pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All boxes of objects (N, 4) and the objects' own (N, 4), of which box statistics are made."""
-        chosen = {image_id: self.assigned[image_id].labels > 0 for image_id in self.image_ids}
+        chosen = {image_id: found.labels > 0 for image_id, found in self.assigned.items()}
         empty = [torch.zeros(0, 4)]
         return (
             torch.cat(empty + [self.boxes[i][own] for i, own in chosen.items()]),
@@ -98,6 +106,20 @@ class BoxExamples(Dataset[Example]):
             image = torch.from_numpy(self.photos[image_id]).permute(2, 0, 1)
             image = image.flip(2) if flip else image
         return Example(image_id, flip, image, boxes, assigned)
+
+
+def repeats(labels: Sequence[torch.Tensor], below: float) -> np.ndarray:
+    """How often each image is seen in a round: sqrt(below / share) of its rarest class, which `share` of the images
+    have, rounded, and at least once (repeat factor sampling, arXiv 1908.03195).
+
+    Args:
+        labels: of each image, its objects' classes 1 … K; 0 is none.
+        below: images whose classes all have at least this share are seen once.
+    """
+    present = [set(own[own > 0].tolist()) for own in labels]
+    images = Counter(label for own in present for label in own)
+    rarest = [min((images[label] for label in own), default=len(labels)) for own in present]
+    return np.maximum(1, np.rint(np.sqrt(below * len(labels) / np.array(rarest)))).astype(np.int64)
 
 
 def mirrored(boxes: torch.Tensor, width: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sharpmask.detection.networks import FastRCNN, MultiPathNet
-from sharpmask.detection.roi import nms_by_class
+from sharpmask.detection.roi import box_iou, nms_by_class
 
 # Boxes that go through the fully connected layers at a time.
 _BATCH = 256
@@ -53,11 +53,21 @@ def score_boxes(
     return ScoredBoxes(torch.cat(prob).cpu(), torch.cat(corrected).cpu())
 
 
-def select(scored: ScoredBoxes, *, min_score: float, nms: float, top: int, proposals: int | None = None) -> Selected:
+def select(
+    scored: ScoredBoxes,
+    *,
+    min_score: float,
+    nms: float,
+    top: int,
+    vote: float | None = None,
+    proposals: int | None = None,
+) -> Selected:
     """The detections: every class of every proposal with at least `min_score`, class by class without those that
     overlap a better one by more than `nms`, and of the rest the best `top`.
 
     Args:
+        vote: a box that is kept becomes the mean of all boxes of its class, also of those that were dropped, that
+            overlap it by at least so much, weighted by their scores (box voting, arXiv 1505.01749); None: it stays.
         proposals: look at the first so many only.
     """
     prob, boxes = scored.prob[:proposals, 1:], scored.boxes[:proposals]
@@ -67,4 +77,9 @@ def select(scored: ScoredBoxes, *, min_score: float, nms: float, top: int, propo
     whole = (sides > 0).all(dim=1)
     places, classes, scores, chosen = places[whole], classes[whole], scores[whole], chosen[whole]
     kept = nms_by_class(chosen, scores, classes, nms)[:top]
-    return Selected(places[kept], classes[kept] + 1, scores[kept], chosen[kept])
+    final = chosen[kept]
+    if vote is not None:
+        votes = scores * ((box_iou(final, chosen) >= vote) & (classes[kept][:, None] == classes))
+        votes[torch.arange(len(kept)), kept] += 1e-9  # a box of the score 0 still votes for itself
+        final = votes @ chosen / votes.sum(dim=1, keepdim=True)
+    return Selected(places[kept], classes[kept] + 1, scores[kept], final)

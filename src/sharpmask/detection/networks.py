@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from sharpmask.detection.boxes import clip_boxes, decode_boxes, encode_boxes, grow_boxes
 from sharpmask.detection.roi import roi_align
 from sharpmask.detection.specs import SKIPS, DetectorSpec
-from sharpmask.networks.trunk import Features, build_trunk
+from sharpmask.networks.trunk import Features, build_c5, build_trunk
 
 # What the L2-normalised features of a level are multiplied by at first: about the size that features have by nature.
 _SKIP_SCALE = 10.0
+# Channels that are left of the classifier's last stage where its cells are not averaged.
+_FEW = 32
 
 
 class RoiOutput(NamedTuple):
@@ -50,6 +52,7 @@ class RegionHead(nn.Module):
 
     def __init__(self, spec: DetectorSpec, channels: int) -> None:
         super().__init__()
+        self.out_features = spec.hidden
         self.fc6 = nn.Linear(channels * spec.pooled_side**2, spec.hidden)
         self.fc7 = nn.Linear(spec.hidden, spec.hidden)
         self.dropout = nn.Dropout(spec.dropout)
@@ -60,6 +63,31 @@ class RegionHead(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         x = self.dropout(F.relu(self.fc6(pooled.flatten(1))))
         return self.dropout(F.relu(self.fc7(x)))
+
+
+class C5Head(nn.Module):
+    """The classifier's stages after the trunk: their average over the cells, which tells what a region holds, and a
+    fully connected layer over few channels of each cell, which tells where in it: (R, C, S, S) -> (R, F).
+    """
+
+    def __init__(self, spec: DetectorSpec) -> None:
+        super().__init__()
+        self.c5 = build_c5(spec.trunk_spec)
+        self.few = _joining(self.c5.out_channels, _FEW)
+        self.where = nn.Linear(_FEW * (spec.pooled_side // 2) ** 2, spec.hidden)
+        nn.init.kaiming_normal_(self.where.weight, nonlinearity="relu")
+        nn.init.zeros_(self.where.bias)
+        self.out_features = self.c5.out_channels + spec.hidden
+        self.dropout = nn.Dropout(spec.dropout)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        cells = self.c5(pooled.contiguous(memory_format=torch.channels_last))
+        where = F.relu(self.where(F.relu(self.few(cells)).flatten(1)))
+        return self.dropout(torch.cat([cells.mean(dim=(2, 3)), where], dim=1))
+
+
+def _region_head(spec: DetectorSpec, channels: int) -> RegionHead | C5Head:
+    return C5Head(spec) if spec.head == "c5" else RegionHead(spec, channels)
 
 
 class SkipPool(nn.Module):
@@ -154,9 +182,9 @@ class FastRCNN(_Detector):
 
     def __init__(self, spec: DetectorSpec, classes: int) -> None:
         super().__init__(spec, classes)
-        self.head = RegionHead(spec, self.channels[-1])
-        self.classifier = _output(spec.hidden, classes + 1, 0.01)
-        self.regressor = _output(spec.hidden, 4 * classes, 0.001)
+        self.head = _region_head(spec, self.channels[-1])
+        self.classifier = _output(self.head.out_features, classes + 1, 0.01)
+        self.regressor = _output(self.head.out_features, 4 * classes, 0.001)
 
     def forward(self, features: Features, boxes: Tensor, scale: Scale) -> RoiOutput:
         """Boxes (R, 4) of the image that `features` are of."""
@@ -180,10 +208,11 @@ class MultiPathNet(_Detector):
         self.skips = nn.ModuleList(
             SkipPool(self.channels[-depth:]) if spec.skips else nn.Identity() for depth in self.depths
         )
-        self.heads = nn.ModuleList(RegionHead(spec, self.channels[-1]) for _ in spec.regions)
-        joined = spec.hidden * len(spec.regions)
+        heads = [_region_head(spec, self.channels[-1]) for _ in spec.regions]
+        self.heads = nn.ModuleList(heads)
+        joined = sum(head.out_features for head in heads)
         self.classifiers = nn.ModuleList(_output(joined, classes + 1, 0.01) for _ in spec.thresholds)
-        self.regressor = _output(spec.hidden, 4 * classes, 0.001)
+        self.regressor = _output(heads[0].out_features, 4 * classes, 0.001)
 
     @property
     def levels(self) -> int:

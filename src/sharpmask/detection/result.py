@@ -31,7 +31,7 @@ class Detections:
         boxes: (N, 4) float32 xyxy, the detector's boxes, in image pixels; not exactly those of the masks.
         rles: N masks as COCO compressed RLE.
         image_size: (H, W).
-        ranks: (N,) int64, from 0: which proposal each is, the best first.
+        ranks: (N,) int64, from 0: which proposal each has its mask of, the best first.
     """
 
     class_ids: np.ndarray

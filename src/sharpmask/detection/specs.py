@@ -28,8 +28,12 @@ class DetectorSpec:
         pooled_channels: the trunk's last features are brought to so many channels by a 1x1 convolution before boxes are
             pooled, which makes a ResNet's boxes cheap (the thin features of Light-Head R-CNN, arXiv 1711.07264); None:
             they are pooled as they are.
-        pooled_side: cells along a side of a box's features.
-        hidden: units of each of the two fully connected layers, for each region.
+        pooled_side: cells along a side of a box's features; even for the head "c5".
+        head: what describes a region's pooled features: "fc", two fully connected layers, or "c5", the classifier's
+            stages that follow the trunk, with their ImageNet weights, averaged over their cells (ResNet paper, arXiv
+            1512.03385, appendix A).
+        hidden: units of each of the two fully connected layers, for each region; of the head "c5", of the layer beside
+            the average.
         dropout: after each of them, in training.
         regions: sides of the regions around a box, in sides of the box; 1 first, which alone gives the box regression.
         skips: pool the trunk's last three levels rather than the last.
@@ -37,8 +41,8 @@ class DetectorSpec:
             probabilities are averaged.
 
     Raises:
-        ConfigError: regions that do not begin with 1, thresholds outside 50 … 95, or parts of MultiPathNet in a Fast
-            R-CNN.
+        ConfigError: regions that do not begin with 1, thresholds outside 50 … 95, parts of MultiPathNet in a Fast
+            R-CNN, or features that the head "c5" does not take.
     """
 
     name: str
@@ -50,6 +54,7 @@ class DetectorSpec:
     long_side: int = 1000
     pooled_channels: int | None = None
     pooled_side: int = 7
+    head: Literal["fc", "c5"] = "fc"
     hidden: int = 4096
     dropout: float = 0.5
     regions: tuple[float, ...] = (1.0,)
@@ -63,6 +68,8 @@ class DetectorSpec:
             raise ConfigError(f"detector '{self.name}': thresholds must lie between 50 and 95 percent")
         if not self.multipath and (len(self.regions) > 1 or self.skips or self.thresholds != (50,)):
             raise ConfigError(f"detector '{self.name}': a Fast R-CNN has one region, no skips and the threshold 50")
+        if self.head == "c5" and (self.pooled_channels is not None or self.pooled_side % 2):
+            raise ConfigError(f"detector '{self.name}': the head 'c5' takes the trunk's features, of an even side")
 
     @property
     def trunk_spec(self) -> ModelSpec:
@@ -95,10 +102,34 @@ _BASES = (
     ),
 )
 
+# The features of C4 are pooled and C5 looks at each box: nearly all of the weights come from ImageNet, where the fully
+# connected layers of the others have to be learnt from the boxes alone.
+_C4_RESNET50 = DetectorSpec(
+    name="fast-rcnn-resnet50-c4", trunk="resnet50", pooled_side=14, head="c5", hidden=256, dropout=0.2
+)
+_C4_LITE0 = DetectorSpec(
+    name="fast-rcnn-lite0-c4",
+    trunk="efficientnet_lite0",
+    short_side=800,
+    long_side=1344,
+    pooled_side=14,
+    head="c5",
+    hidden=256,
+    dropout=0.2,
+)
+_C4_ROWS = (
+    _C4_RESNET50,
+    replace(_C4_RESNET50, name="fast-rcnn-resnet50-caffe-c4", stride_on="1x1"),
+    _C4_LITE0,
+    replace(_C4_LITE0, name="fast-rcnn-lite2-c4", trunk="efficientnet_lite2"),
+    replace(_C4_LITE0, name="multipathnet-lite0-c4", multipath=True, thresholds=INTEGRAL),
+    replace(_C4_LITE0, name="multipathnet-lite2-c4", trunk="efficientnet_lite2", multipath=True, thresholds=INTEGRAL),
+)
+
 
 def _rows() -> list[DetectorSpec]:
-    """Each base, MultiPathNet on it, and MultiPathNet without each of its three parts."""
-    rows = []
+    """Each base, MultiPathNet on it, and MultiPathNet without each of its three parts; and those on C4."""
+    rows = list(_C4_ROWS)
     for base in _BASES:
         full = replace(
             base,

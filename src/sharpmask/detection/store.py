@@ -7,20 +7,25 @@ trunk's weights.
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from sharpmask.checkpoints.store import load_network, load_state, read_safetensors
 from sharpmask.detection.classes import DetectorClass
-from sharpmask.detection.networks import FastRCNN, MultiPathNet, TrunkNetwork, build_detector
+from sharpmask.detection.networks import C5Head, FastRCNN, MultiPathNet, TrunkNetwork, build_detector
 from sharpmask.detection.specs import DetectorSpec
 from sharpmask.errors import ConfigError, ModelError
 from sharpmask.files import atomic_write
 from sharpmask.networks.trunk import convert_batchnorm
 
 FORMAT = "sharpmask-detector-1"
+# Names of bundled detectors and their files in the package's `weights` folder.
+BUNDLED = {"detector-lite0": "detector-lite0.safetensors"}
+DEFAULT_DETECTOR = "detector-lite0"
 
 
 def save_detector(
@@ -55,12 +60,23 @@ def save_detector(
         save_file(tensors, temporary, metadata=metadata)
 
 
-def load_detector(path: str | Path) -> tuple[FastRCNN | MultiPathNet, list[DetectorClass]]:
-    """A detector in evaluation mode, fp32, on the CPU, and its classes.
+def load_detector(name_or_path: str | Path) -> tuple[FastRCNN | MultiPathNet, list[DetectorClass]]:
+    """A detector in evaluation mode, fp32, on the CPU, and its classes, from a bundled one's name or a file.
 
     Raises:
+        ConfigError: there is no such bundled detector.
         ModelError: the file is missing, damaged or no detector.
     """
+    name = str(name_or_path)
+    if name in BUNDLED:
+        with resources.as_file(resources.files("sharpmask") / "weights" / BUNDLED[name]) as path:
+            return _load_file(path)
+    if not Path(name).suffix and not Path(name).exists():
+        raise ConfigError(f"'{name}' is neither a bundled detector ({', '.join(BUNDLED)}) nor a file")
+    return _load_file(Path(name))
+
+
+def _load_file(path: Path) -> tuple[FastRCNN | MultiPathNet, list[DetectorClass]]:
     tensors, metadata = read_safetensors(path)
     if metadata.get("format") != FORMAT:
         raise ModelError(f"{path} is no detector: its header has no format '{FORMAT}'; make one with train-detector")
@@ -82,20 +98,23 @@ def load_detector(path: str | Path) -> tuple[FastRCNN | MultiPathNet, list[Detec
 
 
 def load_detector_trunk(network: TrunkNetwork, source: str) -> None:
-    """Fill a detector's trunk from an ImageNet file or from a proposal model, given by its name or file.
+    """Fill a detector's trunk, and the classifier's stages in its heads, from an ImageNet file; or the trunk alone from
+    a proposal model or detector, given by its name or file.
 
     Raises:
         ConfigError: there is no such model.
-        ModelError: the file is missing or damaged, or holds another trunk.
+        ModelError: the file is missing or damaged, holds another trunk, or lacks the stages that the heads are made of.
     """
     trunk, spec = network.trunk, network.spec
     if Path(source).is_file() and source.endswith(".safetensors"):
         tensors, metadata = read_safetensors(source)
         if "format" not in metadata or not metadata["format"].startswith("sharpmask-"):
-            try:
-                load_state(trunk, convert_batchnorm(tensors, trunk), source)
-            except KeyError as error:
-                raise ModelError(f"{source} is not an ImageNet file of trunk '{spec.trunk}': no {error}") from None
+            for module in (trunk, *_c5_stages(network)):
+                try:
+                    load_state(module, convert_batchnorm(tensors, module), source)
+                except KeyError as error:
+                    part = f"trunk '{spec.trunk}'" if module is trunk else f"all of '{spec.trunk}'"
+                    raise ModelError(f"{source} is not an ImageNet file of {part}: no {error}") from None
             return
         if metadata["format"] == FORMAT:
             own = load_detector(source)[0]
@@ -106,8 +125,15 @@ def load_detector_trunk(network: TrunkNetwork, source: str) -> None:
     else:
         model = load_network(source)
         kinds, state = (model.spec.trunk, model.spec.stride_on), model.deepmask.trunk.state_dict()
+    if _c5_stages(network):
+        raise ModelError(f"{source} has no stages after the trunk, which '{spec.name}' needs; give it an ImageNet file")
     if kinds != (spec.trunk, spec.stride_on):
         raise ModelError(
             f"{source} has another trunk than '{spec.name}': {kinds[0]} with the stride on the {kinds[1]} convolutions"
         )
     load_state(trunk, state, source)
+
+
+def _c5_stages(network: TrunkNetwork) -> list[nn.Module]:
+    """The classifier's stages in the heads of a network."""
+    return [module.c5 for module in network.modules() if isinstance(module, C5Head)]

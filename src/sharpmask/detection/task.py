@@ -49,9 +49,13 @@ class BoxTask(ABC, Generic[N]):
         """The network's weights in a file that `save` wrote."""
 
     def trained(self) -> Iterator[Trained]:
-        """All parameters, the trunk's with a factor of their own."""
+        """All parameters, those with ImageNet weights with factors of their own."""
         for name, parameter in self.network.named_parameters():
-            factor = self.config.trunk_factor if name.startswith("trunk.") else 1.0
+            factor = 1.0
+            if name.startswith("trunk."):
+                factor = self.config.trunk_factor
+            elif ".c5." in name:
+                factor = self.config.head_factor
             if factor > 0:
                 yield Trained(parameter, factor)
 

@@ -103,11 +103,12 @@ class DetectorTask(BoxTask[FastRCNN | MultiPathNet]):
             foreground=config.foreground,
             background_from=config.background_from,
             flip=config.flip,
+            repeat_below=config.repeat_below,
             seed=config.seed,
         )
         self._set_box_statistics()
         if config.workers and not self.frozen:
-            photos.preload(self.examples.image_ids)  # once, before the workers fork and share it
+            photos.preload(sorted(self.examples.boxes))  # once, before the workers fork and share it
         limit = int(config.cache_gigabytes * 2**30)
         self.store = store or FeatureStore(self.network, dataset, config.images, limit, device)
         self.validation = None

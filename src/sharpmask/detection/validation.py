@@ -64,7 +64,7 @@ class Validation:
         for record in self.records:
             pixels = read_photo(record, self.image_dir)
             scored = score_boxes(network, pixels, self.proposals[record.id], device)
-            found = select(scored, min_score=0.01, nms=0.3, top=100)
+            found = select(scored, min_score=0.01, nms=0.3, vote=0.5, top=100)
             boxes = torch.cat([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], dim=1)
             for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), boxes.tolist(), strict=True):
                 results.append(
