@@ -12,6 +12,9 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 import sharpmask
+from sharpmask.cli.main import main
+from sharpmask.detection.detector import Detector
+from sharpmask.evaluation.detections import ALL, evaluate_detections
 from sharpmask.evaluation.recall import evaluate_recall
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "riders.jpg"
@@ -57,6 +60,33 @@ def test_bundled_models_find_objects_of_real_photos(model: str, least: float, sh
     recall = evaluate_recall(truth, records, resamples=1, progress=False)
     assert recall.value("AR@100", "segm") > least
     assert recall.value("AR@100", "bbox") > least
+
+
+def test_the_bundled_detector_names_what_is_in_real_photos(shared: Path) -> None:
+    """Most of what is named in every eighth photo is right (docs/detect.md has all of them)."""
+    folder = shared / "data" / "coco-mini"
+    truth = json.loads((folder / "instances_val.json").read_text())
+    truth["images"] = truth["images"][::8]
+    chosen = {image["id"] for image in truth["images"]}
+    truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in chosen]
+    detector = Detector.load(proposals=60)
+    records = []
+    for image in truth["images"]:
+        found = detector.detect(folder / "val" / image["file_name"])
+        assert set(found.names) <= {entry.name for entry in detector.classes}
+        records += found.to_coco(image["id"], "bbox")
+    scores = evaluate_detections(truth, records, iou_types=("bbox",), classes=["person"], min_score=0.5, resamples=1)
+    shown = scores.shown["bbox"][ALL]
+    assert shown.precision.value > 0.6 and shown.recall.value > 0.15
+
+
+def test_the_detect_command_needs_no_file_but_the_photo(tmp_path: Path) -> None:
+    assert main(["detect", str(EXAMPLE), "--output", str(tmp_path), "--proposals", "60"]) == 0
+    names = {c["id"]: c["name"] for c in json.loads((tmp_path / "images.json").read_text())["categories"]}
+    records = json.loads((tmp_path / "bbox.json").read_text())
+    best = max(records, key=lambda record: record["score"])
+    assert names[best["category_id"]] in {"person", "horse"} and best["score"] > 0.5
+    assert (tmp_path / "riders_overlay.png").exists()
 
 
 def test_python_api_of_the_readme() -> None:
