@@ -9,7 +9,7 @@ import torch
 from detector_runs import detector_run
 from safetensors.torch import load_file
 
-from sharpmask.checkpoints.store import read_safetensors
+from sharpmask.checkpoints.store import load_network, read_safetensors
 from sharpmask.cli.main import build_parser, main
 from sharpmask.cli.train_detector import detector_config, rewrite
 from sharpmask.data.coco import read_coco
@@ -132,6 +132,19 @@ def test_an_imagenet_file_fills_trunk_and_head(shared: Path, variant: str) -> No
     state = load_file(file)
     for ours, public in (("trunk.conv_stem", "conv_stem"), ("heads.0.c5.conv_head", "conv_head")):
         assert torch.equal(network.get_parameter(f"{ours}.weight"), state[f"{public}.weight"].float())
+
+
+def test_a_trunk_comes_from_any_trained_network(finished: Path) -> None:
+    """A bundled proposal model, a bundled detector, or a file of one."""
+    own = {name: load_network(name).deepmask.trunk for name in ("sharpmask-lite0",)}
+    own |= {name: load_detector(name)[0].trunk for name in ("detector-lite0", str(finished / "detector.safetensors"))}
+    for source, trunk in own.items():
+        network = build_detector(DETECTORS["fast-rcnn-lite0"], 2)
+        load_detector_trunk(network, source)
+        assert torch.equal(network.trunk.conv_stem.weight, trunk.conv_stem.weight)
+        other = build_detector(DETECTORS["fast-rcnn-lite2-c4"], 2)
+        with pytest.raises(ModelError, match="has no stages after the trunk"):
+            load_detector_trunk(other, source)
 
 
 def test_a_file_without_the_classifiers_stages_is_named(shared: Path) -> None:

@@ -20,6 +20,7 @@ from sharpmask.detection.networks import C5Head, FastRCNN, MultiPathNet, TrunkNe
 from sharpmask.detection.specs import DetectorSpec
 from sharpmask.errors import ConfigError, ModelError
 from sharpmask.files import atomic_write
+from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.trunk import convert_batchnorm
 
 FORMAT = "sharpmask-detector-1"
@@ -106,32 +107,28 @@ def load_detector_trunk(network: TrunkNetwork, source: str) -> None:
         ModelError: the file is missing or damaged, holds another trunk, or lacks the stages that the heads are made of.
     """
     trunk, spec = network.trunk, network.spec
-    if Path(source).is_file() and source.endswith(".safetensors"):
-        tensors, metadata = read_safetensors(source)
-        if "format" not in metadata or not metadata["format"].startswith("sharpmask-"):
-            for module in (trunk, *_c5_stages(network)):
-                try:
-                    load_state(module, convert_batchnorm(tensors, module), source)
-                except KeyError as error:
-                    part = f"trunk '{spec.trunk}'" if module is trunk else f"all of '{spec.trunk}'"
-                    raise ModelError(f"{source} is not an ImageNet file of {part}: no {error}") from None
-            return
-        if metadata["format"] == FORMAT:
-            own = load_detector(source)[0]
-            kinds, state = (own.spec.trunk, own.spec.stride_on), own.trunk.state_dict()
-        else:
-            model = load_network(source)
-            kinds, state = (model.spec.trunk, model.spec.stride_on), model.deepmask.trunk.state_dict()
-    else:
-        model = load_network(source)
-        kinds, state = (model.spec.trunk, model.spec.stride_on), model.deepmask.trunk.state_dict()
+    tensors, metadata = read_safetensors(source) if Path(source).is_file() else ({}, {"format": "sharpmask-"})
+    if not metadata.get("format", "").startswith("sharpmask-"):
+        for module in (trunk, *_c5_stages(network)):
+            try:
+                load_state(module, convert_batchnorm(tensors, module), source)
+            except KeyError as error:
+                part = f"trunk '{spec.trunk}'" if module is trunk else f"all of '{spec.trunk}'"
+                raise ModelError(f"{source} is not an ImageNet file of {part}: no {error}") from None
+        return
     if _c5_stages(network):
         raise ModelError(f"{source} has no stages after the trunk, which '{spec.name}' needs; give it an ImageNet file")
+    trained: TrunkNetwork | DeepMask
+    if source in BUNDLED or metadata["format"] == FORMAT:
+        trained = load_detector(source)[0]
+    else:
+        trained = load_network(source).deepmask
+    kinds = (trained.spec.trunk, trained.spec.stride_on)
     if kinds != (spec.trunk, spec.stride_on):
         raise ModelError(
             f"{source} has another trunk than '{spec.name}': {kinds[0]} with the stride on the {kinds[1]} convolutions"
         )
-    load_state(trunk, state, source)
+    load_state(trunk, trained.trunk.state_dict(), source)
 
 
 def _c5_stages(network: TrunkNetwork) -> list[nn.Module]:
