@@ -208,7 +208,7 @@ class EfficientNetLiteC5(nn.Module):
 
     Features (B, C, H, W) of stride 16 -> (B, 20 * width, H/2, W/2). Unlike the trunk's, its convolutions pad with
     zeros, as those did that the weights come from: at a side of 7 cells most of them reach over the border, and with
-    mirrored cells there the classifier no longer tells its classes apart.
+    mirrored cells there the classifier is wrong more often.
     """
 
     # variant -> per stage (blocks, kernel, stride, channels), numbered on from the trunk's
