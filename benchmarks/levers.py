@@ -5,10 +5,12 @@
         [--teacher MODEL] [--pseudo LABELS.json] [--negatives LIST.json] [--only NAME …] [--together NAME …]
         [--set FIELD=VALUE …]
 
-Every run is a folder below OUTPUT; the command may be stopped and given again, and goes on where it was. After each run
-OUTPUT/levers.md is written anew: the difference of every run to the baseline in mask AR@10/100/1000, with its interval
-paired by photos, on the validation photos and on a fold of the training photos that no run has seen. Levers that need a
-file (`--teacher`, `--pseudo` and `--negatives`, the last two written by `sharpmask mine`) are left out without it.
+Every run is a folder below OUTPUT. What changes a later stage alone starts from the baseline's weights before it, since
+the stages before would be the same again; its minutes are those of its own stages. The command may be stopped and given
+again, and goes on where it was. After each run OUTPUT/levers.md is written anew: the difference of every run to the
+baseline in mask AR@10/100/1000, with its interval paired by photos, on the validation photos and on a fold of the
+training photos that no run has seen. Levers that need a file (`--teacher`, `--pseudo` and `--negatives`, the last two
+written by `sharpmask mine`) are left out without it.
 `--together` adds a run with all the levers named. `--set` changes the baseline, and so every run.
 """
 
@@ -102,6 +104,16 @@ def baseline(arguments: argparse.Namespace) -> TrainConfig:
     return changed(config, {name: yaml.safe_load(value) for name, value in (s.split("=", 1) for s in arguments.set)})
 
 
+def same_stages(changes: Mapping[str, Any], done: Path) -> dict[str, Any]:
+    """The settings by which a run takes from the one in `done` the stages that its changes leave as they are."""
+    order = ["deepmask", "sharpmask", "endtoend"]
+    heads = {name.split(".")[0] for name in changes}
+    same = order[: min(map(order.index, heads))] if heads and heads <= set(order) else []
+    if not same:
+        return {}
+    return {"start_from": str(done / f"{same[-1]}.safetensors"), **{f"{name}.steps": 0 for name in same}}
+
+
 def changed(config: Any, changes: Mapping[str, Any]) -> Any:
     """A config with some fields changed, those of its parts by names such as deepmask.steps."""
     for name, value in changes.items():
@@ -119,7 +131,7 @@ def run_all(arguments: argparse.Namespace) -> Path:
     page = arguments.output / "levers.md"
     for name, changes in levers(arguments).items():
         output = arguments.output / name
-        config = changed(base, {**changes, "output": str(output)})
+        config = changed(base, {**same_stages(changes, arguments.output / BASELINE), **changes, "output": str(output)})
         if not (output / LEDGER).exists():
             print(f"{name}: {changes or 'as it is'}", flush=True)
             train(config, resume=True)

@@ -39,7 +39,11 @@ def test_baseline_and_levers(
     assert "val: 2 photos, fold: 2 photos" in page
     row = json.loads((tmp_path / "together" / "ledger.json").read_text())
     assert row["changes"]["sharpmask.boundary_weight"] == 3 and row["changes"]["deepmask.balance"] == "area"
-    assert json.loads((tmp_path / "end-to-end" / "ledger.json").read_text())["steps"]["endtoend"] == 1
+    assert row["steps"] == {"deepmask": 2, "sharpmask": 1}
+    # Stage 3 alone is new: the run begins with what the baseline ended with.
+    row = json.loads((tmp_path / "end-to-end" / "ledger.json").read_text())
+    assert row["steps"] == {"endtoend": 1}
+    assert row["changes"]["start_from"] == str(tmp_path / "baseline" / "sharpmask.safetensors")
 
     # Stopped between two runs and given again: what is there stays, what is missing is made.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/model.safetensors")}
@@ -48,6 +52,16 @@ def test_baseline_and_levers(
     assert (tmp_path / "together" / "ledger.json").exists()
     changed = [path.parent.name for path, time in before.items() if path.stat().st_mtime_ns != time]
     assert changed == ["together"]
+
+
+def test_stages_taken_from_the_baseline(levers: ModuleType) -> None:
+    of = Path("done")
+    assert levers.same_stages({"sharpmask.boundary_weight": 3.0, "endtoend.steps": 5}, of) == {
+        "start_from": str(of / "deepmask.safetensors"),
+        "deepmask.steps": 0,
+    }
+    for changes in ({}, {"deepmask.balance": "area", "sharpmask.balance": "area"}, {"annotations": "a.json"}):
+        assert levers.same_stages(changes, of) == {}
 
 
 def test_names_that_are_no_levers(levers: ModuleType, tmp_path: Path) -> None:
