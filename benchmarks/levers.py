@@ -22,6 +22,7 @@ from typing import Any
 
 import yaml
 
+from sharpmask.allocator import keep_freed_memory
 from sharpmask.data.coco import read_coco
 from sharpmask.data.folds import fold_ids
 from sharpmask.errors import ConfigError
@@ -190,4 +191,5 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     print(run_all(parser().parse_args()))

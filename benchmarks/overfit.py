@@ -11,6 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from sharpmask.allocator import keep_freed_memory
 from sharpmask.training.config import StageConfig, TrainConfig
 from sharpmask.training.run import train
 
@@ -82,4 +83,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     raise SystemExit(main())

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from sharpmask.allocator import keep_freed_memory
 from sharpmask.evaluation.bootstrap import Estimate
 from sharpmask.evaluation.inputs import Annotations, read_annotations, read_json
 from sharpmask.evaluation.masks import mask_ious
@@ -363,4 +364,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     main()
