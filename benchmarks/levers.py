@@ -47,6 +47,7 @@ def levers(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
 
     found: dict[str, dict[str, Any]] = {
         BASELINE: {},
+        "another-seed": {"seed": 1},
         "twice-the-steps": {"deepmask.steps": 2 * steps, "sharpmask.steps": 2 * refine},
         "no-average": both("average", 0.0),
         "jitter": both("augmentation.colour", 0.5) | both("augmentation.extra_scale", 0.25),
