@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from sharpmask.cli.main import main
+from sharpmask.detection.config import DetectorConfig
 from sharpmask.field_docs import field_docs
 from sharpmask.training.config import TrainConfig
 
@@ -30,6 +31,17 @@ class Outer:
         """Not of a field either."""
 
 
+@dataclasses.dataclass
+class Derived(Inner):
+    size: int = 3
+    plain: int = 4
+    """any number"""
+
+
+def test_inherited_fields() -> None:
+    assert field_docs(Derived) == {"size": "pixels, of the shorter side", "plain": "any number"}
+
+
 def test_nested_fields() -> None:
     assert field_docs(Outer) == {
         "inner": "the inner one",
@@ -38,12 +50,22 @@ def test_nested_fields() -> None:
     }
 
 
-def test_every_setting_of_training_is_explained_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
-    docs = field_docs(TrainConfig)
-    assert {field.name for field in dataclasses.fields(TrainConfig)} <= set(docs)
+@pytest.mark.parametrize(
+    ("command", "settings", "some"),
+    [
+        ("train", TrainConfig, ("deepmask.weight_decay", "sharpmask.augmentation.copy_paste", "val_images")),
+        ("train-detector", DetectorConfig, ("weight_decay", "milestones", "val_images", "classes", "cache_gigabytes")),
+    ],
+)
+def test_every_setting_of_training_is_explained_in_its_help(
+    command: str, settings: type, some: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    docs = field_docs(settings)
+    assert {field.name for field in dataclasses.fields(settings)} <= set(docs)
     with pytest.raises(SystemExit):
-        main(["train", "--help"])
+        main([command, "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for name in ("deepmask.weight_decay", "sharpmask.augmentation.copy_paste", "val_images"):
+    for name in some:
         assert docs[name] in text, name
-    assert "<class" not in text and "deepmask: stage 1" in text
+    assert "<class" not in text
+    assert ("deepmask: stage 1" in text) == (settings is TrainConfig)

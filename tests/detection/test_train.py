@@ -108,6 +108,15 @@ def test_every_trained_weight_changes(two_kinds: Path, tmp_path: Path, detector:
     assert [name for name, p in task.network.named_parameters() if torch.equal(p, before[name])] == []
 
 
+def test_a_trunk_can_wait(two_kinds: Path, tmp_path: Path) -> None:
+    config = detector_run(two_kinds, tmp_path, trunk_factor=0.5, trunk_start=1, average=0.0)
+    dataset = read_coco(config.annotations)
+    task = DetectorTask(config, dataset, choose_classes(dataset), torch.device("cpu"), World())
+    starts = {id(item.parameter): item.start for item in task.trained()}
+    trunk = {id(parameter) for parameter in task.network.trunk.parameters()}
+    assert {starts[i] for i in trunk} == {1} and {start for i, start in starts.items() if i not in trunk} == {0}
+
+
 @pytest.mark.parametrize("head_factor", [0.0, 0.1])
 def test_the_classifiers_stages_have_a_learning_rate_of_their_own(
     two_kinds: Path, tmp_path: Path, head_factor: float
@@ -289,6 +298,11 @@ def test_proposals_are_computed_once(two_kinds: Path, tmp_path: Path, monkeypatc
         ({"detector": "fast-rcnn-lite0-c4"}, ModelError, "has no stages after the trunk"),
         ({"head_factor": -1.0}, ConfigError, "head_factor"),
         ({"repeat_below": 2.0}, ConfigError, "repeat_below 2"),
+        ({"steps": 0}, ConfigError, "steps"),
+        ({"milestones": (1,)}, ConfigError, "milestones and factors"),
+        ({"trunk_factor": -1.0}, ConfigError, "trunk_factor"),
+        ({"keep_checkpoints": 0}, ConfigError, "keep_checkpoints"),
+        ({"val_images": "v"}, ConfigError, "val_annotations and val_images"),
     ],
 )
 def test_bad_settings_are_named(

@@ -15,6 +15,7 @@ from sharpmask.detection.examples import Example
 from sharpmask.detection.features import FeatureStore
 from sharpmask.detection.networks import Scale, TrunkNetwork
 from sharpmask.networks.trunk import Features
+from sharpmask.training.config import Schedule
 from sharpmask.training.distributed import World, from_main, sum_over_world
 from sharpmask.training.logs import RunLog
 from sharpmask.training.stages import Trained
@@ -33,7 +34,7 @@ class BoxTask(ABC, Generic[N]):
 
     def __init__(self, config: DetectorConfig, device: torch.device, world: World) -> None:
         self.config, self.device, self.world = config, device, world
-        self.schedule = config.stage()
+        self.schedule: Schedule = config
         self.best = Path(config.output) / f"{self.name}-best.safetensors"
 
     @abstractmethod
@@ -51,13 +52,13 @@ class BoxTask(ABC, Generic[N]):
     def trained(self) -> Iterator[Trained]:
         """All parameters, those with ImageNet weights with factors of their own."""
         for name, parameter in self.network.named_parameters():
-            factor = 1.0
+            factor, start = 1.0, 0
             if name.startswith("trunk."):
-                factor = self.config.trunk_factor
+                factor, start = self.config.trunk_factor, self.config.trunk_start
             elif ".c5." in name:
                 factor = self.config.head_factor
             if factor > 0:
-                yield Trained(parameter, factor)
+                yield Trained(parameter, factor, start)
 
     def features(self, example: Example) -> tuple[Features, Scale]:
         """Those of the example's image: computed from its pixels, or, of a frozen trunk, once."""

@@ -12,12 +12,13 @@ import re
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any
 
 import torch
 
 from sharpmask.errors import ConfigError, ModelError
 from sharpmask.files import atomic_write, make_folder
+from sharpmask.training.config import RunConfig
 
 CHECKPOINTS = "checkpoints"
 """the folder, in that of the run"""
@@ -26,12 +27,6 @@ FREE_FIELDS = {
     "output", "device", "workers", "threads", "cache_gigabytes", "log_every", "checkpoint_every", "keep_checkpoints",
 }  # fmt: skip
 _NAME = re.compile(r"(\d+)-[\w-]+-\d+\.([0-9a-f]{16})\.pt")
-
-
-class RunConfig(Protocol):
-    """The settings of a run: any dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, dataclasses.Field[Any]]]
 
 
 def open_run(output: Path, config: RunConfig, *, resume: bool) -> dict[str, Any] | None:

@@ -11,15 +11,13 @@ from sharpmask.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class StageConfig:
-    """One stage of training: DeepMask (mask and score), or SharpMask (refinement only, the rest frozen)."""
+class Schedule:
+    """Steps of the optimiser and their learning rates."""
 
     steps: int = 600_000
     """optimiser steps; 0 leaves the stage out"""
     batch_size: int = 32
     """patches of one step, over all processes together, as even as it can be shared out"""
-    batches: Literal["alternate", "joint", "mask"] = "alternate"
-    """what a batch holds: masks or scores in turn (release), both together, or masks only (the refinement stage)"""
     optimiser: Literal["sgd", "adamw"] = "sgd"
     """sgd: as the papers; adamw: for short runs"""
     learning_rate: float = 1e-3
@@ -34,7 +32,7 @@ class StageConfig:
     momentum: float = 0.9
     """of SGD"""
     weight_decay: float = 5e-4
-    """release 5e-4, paper 5e-5"""
+    """release 5e-4, paper 5e-5; under adamw not of biases"""
     schedule: Literal["steps", "cosine"] = "steps"
     """steps: multiplied by `factors` from `milestones` on; cosine: falls to zero at the last step"""
     milestones: tuple[int, ...] = (200_000, 480_000)
@@ -45,6 +43,78 @@ class StageConfig:
     """steps over which the learning rate rises from zero"""
     clip: float = 0.0
     """largest norm of the gradient; 0: no limit"""
+    average: float = 0.0
+    """decay of the running average of the weights that is validated and saved (0.999 is usual); 0: no average"""
+
+    def assert_schedule(self, prefix: str = "") -> None:
+        """Refuse what no optimiser can do.
+
+        Args:
+            prefix: what stands before the names of these fields on the command line.
+
+        Raises:
+            ConfigError: which field, and why.
+        """
+        if len(self.milestones) != len(self.factors):
+            raise ConfigError(f"{prefix}milestones and {prefix}factors must have the same length")
+        if self.steps < 0 or self.learning_rate <= 0:
+            raise ConfigError(f"{prefix}steps must not be negative and {prefix}learning_rate must be positive")
+        if self.batch_size < 1 or self.reference_batch < 0:
+            raise ConfigError(f"{prefix}batch_size must be positive and {prefix}reference_batch must not be negative")
+        if self.trunk_factor < 0 or self.trunk_start < 0:
+            raise ConfigError(f"{prefix}trunk_factor and {prefix}trunk_start must not be negative")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What every run has: data to train and to validate on, a place for the results, a machine."""
+
+    annotations: str
+    """COCO instances JSON to train on"""
+    images: str
+    """folder of its images"""
+    output: str
+    """folder for checkpoints, logs and the trained network"""
+    val_annotations: str | None = None
+    """COCO instances JSON to validate on; none: no validation"""
+    val_images: str | None = None
+    """folder of its images"""
+    trunk_weights: str | None = None
+    """safetensors file of an ImageNet trunk with torchvision's or timm's names, or a trained model to take it from"""
+    seed: int = 0
+    """of weights, examples and dropout; the same seed gives the same run on a CPU"""
+    device: str | None = None
+    """torch device; by default the GPU if there is one, else the CPU"""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """bf16: autocast the networks; the losses and weights stay in fp32"""
+    workers: int = 1
+    """processes that prepare examples, for each training process"""
+    threads: int | None = None
+    """CPU threads of each training process; by default torch's choice"""
+    cache_gigabytes: float = 2.0
+    """memory for decoded photos, for each training process"""
+    validate_every: int = 4000
+    """steps between validations"""
+    checkpoint_every: int = 1000
+    """steps between checkpoints"""
+    keep_checkpoints: int = 2
+    """how many of them are kept; when the newest turns out damaged, the one before it is used"""
+    log_every: int = 50
+    """steps between log lines and TensorBoard scalars"""
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_every < 1 or self.keep_checkpoints < 1:
+            raise ConfigError("checkpoint_every and keep_checkpoints must be at least 1")
+        if (self.val_annotations is None) != (self.val_images is None):
+            raise ConfigError("val_annotations and val_images must be given together")
+
+
+@dataclass(frozen=True)
+class StageConfig(Schedule):
+    """One stage of training: DeepMask (mask and score), or SharpMask (refinement only, the rest frozen)."""
+
+    batches: Literal["alternate", "joint", "mask"] = "alternate"
+    """what a batch holds: masks or scores in turn (release), both together, or masks only (the refinement stage)"""
     mask_weight: float = 32.0
     """weight of the mask loss (mean over pixels) against the score loss; 32, the batch size, as the release"""
     boundary_weight: float = 0.0
@@ -54,8 +124,6 @@ class StageConfig:
     or the mean of the two; the IoU needs batches that are joint"""
     distil: float = 0.0
     """how much of the targets is what `teacher` says of the patch: 0 nothing, 1 all"""
-    average: float = 0.0
-    """decay of the running average of the weights that is validated and saved (0.999 is usual); 0: no average"""
     shift: float = 16.0
     """how far a positive's centre is moved at most, in patch pixels; half the stride is the distance of a window"""
     negative_shift: float = 48.0
@@ -69,28 +137,30 @@ class StageConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
     """variation beyond the canonical jitter"""
 
+    def assert_valid(self, name: str) -> None:
+        """Refuse settings that this stage, called `name`, cannot be trained with.
+
+        Raises:
+            ConfigError: which field, and why.
+        """
+        self.assert_schedule(f"{name}.")
+        if not 0 <= self.distil <= 1 or not 0 <= self.hard_negatives <= 1 or self.boundary_weight < 0:
+            raise ConfigError(
+                f"{name}: distil and hard_negatives must lie between 0 and 1, boundary_weight must not be negative"
+            )
+        if self.score_target != "label" and self.batches != "joint":
+            raise ConfigError(f"{name}.score_target '{self.score_target}' needs {name}.batches=joint")
+
 
 @dataclass(frozen=True)
-class TrainConfig:
-    """A run: data, model, two stages."""
+class TrainConfig(RunConfig):
+    """A run: data, model, its stages."""
 
-    annotations: str
-    """COCO instances JSON to train on"""
-    images: str
-    """folder of its images"""
-    output: str
-    """folder for checkpoints, logs and the trained model"""
     model: str = "sharpmask-resnet50"
     """name of a model of the spec table; one without refinement (deepmask-...) is trained by stage 1 alone"""
-    trunk_weights: str | None = None
-    """safetensors file of an ImageNet trunk with torchvision's or timm's names, or a trained model to take it from"""
     start_from: str | None = None
     """name or file of a trained model whose weights the run starts from, instead of an ImageNet trunk; where its
     refinement has other layers, those of its DeepMask, and where its head has, those of its trunk"""
-    val_annotations: str | None = None
-    """COCO instances JSON to validate on; none: no validation"""
-    val_images: str | None = None
-    """folder of its images"""
     deepmask: StageConfig = field(default_factory=StageConfig)
     """stage 1"""
     sharpmask: StageConfig = field(
@@ -108,51 +178,21 @@ class TrainConfig:
     measure_photos: int = 0
     """photos, of the validation data and of the fold each, on which AR of the finished model is measured for the
     ledger; 0: none"""
-    seed: int = 0
-    """of weights, examples and dropout; the same seed gives the same run on a CPU"""
-    device: str | None = None
-    """torch device; by default the GPU if there is one, else the CPU"""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """bf16: autocast the networks; the losses and weights stay in fp32"""
-    workers: int = 1
-    """processes that prepare examples, for each training process"""
-    threads: int | None = None
-    """CPU threads of each training process; by default torch's choice"""
-    cache_gigabytes: float = 2.0
-    """memory for decoded photos, for each training process"""
-    validate_every: int = 4000
-    """steps between validations"""
     validation_patches: int = 1000
     """canonical patches that a validation measures"""
     validation_photos: int = 0
     """photos on which a validation measures AR; 0: patches only"""
-    checkpoint_every: int = 1000
-    """steps between checkpoints"""
-    keep_checkpoints: int = 2
-    """how many of them are kept; when the newest turns out damaged, the one before it is used"""
-    log_every: int = 50
-    """steps between log lines and TensorBoard scalars"""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, stage in self.stages.items():
-            if len(stage.milestones) != len(stage.factors):
-                raise ConfigError(f"{name}.milestones and {name}.factors must have the same length")
-            if stage.steps < 0 or stage.learning_rate <= 0:
-                raise ConfigError(f"{name}: steps must not be negative and learning_rate must be positive")
-            if stage.batch_size < 1 or stage.reference_batch < 0:
-                raise ConfigError(f"{name}: batch_size must be positive and reference_batch must not be negative")
-            if not 0 <= stage.distil <= 1 or not 0 <= stage.hard_negatives <= 1 or stage.boundary_weight < 0:
-                raise ConfigError(
-                    f"{name}: distil and hard_negatives must lie between 0 and 1, boundary_weight must not be negative"
-                )
+            stage.assert_valid(name)
             if stage.distil and self.teacher is None:
                 raise ConfigError(f"{name}.distil asks for a teacher: give teacher=MODEL, or leave it at 0")
             if stage.hard_negatives and self.negatives is None:
                 raise ConfigError(
                     f"{name}.hard_negatives asks for a list: give negatives=FILE (see `sharpmask mine`), or 0"
                 )
-            if stage.score_target != "label" and stage.batches != "joint":
-                raise ConfigError(f"{name}.score_target '{stage.score_target}' needs {name}.batches=joint")
         if self.endtoend.batches != "joint":
             raise ConfigError("endtoend.batches must be 'joint': stage 3 trains mask and score together")
         if self.fold is not None:
@@ -161,10 +201,6 @@ class TrainConfig:
             raise ConfigError("sharpmask.batches must be 'mask': stage 2 trains the refinement only")
         if self.deepmask.batches == "mask":
             raise ConfigError("deepmask.batches must be 'alternate' or 'joint': stage 1 trains mask and score")
-        if self.checkpoint_every < 1 or self.keep_checkpoints < 1:
-            raise ConfigError("checkpoint_every and keep_checkpoints must be at least 1")
-        if (self.val_annotations is None) != (self.val_images is None):
-            raise ConfigError("val_annotations and val_images must be given together")
 
     @property
     def stages(self) -> dict[str, StageConfig]:

@@ -10,25 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from sharpmask.errors import DataError, SharpMaskError
-from sharpmask.training.checkpoint import RunConfig, save_checkpoint
-from sharpmask.training.config import StageConfig
+from sharpmask.training.checkpoint import save_checkpoint
+from sharpmask.training.config import RunConfig, Schedule
 from sharpmask.training.distributed import World, sum_gradients
 from sharpmask.training.logs import RunLog
 from sharpmask.training.optimiser import WeightAverage, build_optimiser, learning_rate, set_learning_rate
 from sharpmask.training.stages import Trained
-
-
-class LoopConfig(RunConfig, Protocol):
-    """What the loop needs of a run's settings."""
-
-    @property
-    def log_every(self) -> int: ...
-    @property
-    def validate_every(self) -> int: ...
-    @property
-    def checkpoint_every(self) -> int: ...
-    @property
-    def keep_checkpoints(self) -> int: ...
 
 
 class Task(Protocol):
@@ -45,7 +32,7 @@ class Task(Protocol):
         ...
 
     @property
-    def schedule(self) -> StageConfig: ...
+    def schedule(self) -> Schedule: ...
 
     @property
     def network(self) -> nn.Module: ...
@@ -85,7 +72,7 @@ class Task(Protocol):
         ...
 
 
-def run_loop(task: Task, config: LoopConfig, output: Path, world: World, state: dict[str, Any] | None) -> None:
+def run_loop(task: Task, config: RunConfig, output: Path, world: World, state: dict[str, Any] | None) -> None:
     """Train to the last step and leave the best validated weights in the network, or the last without validation.
 
     Args:
@@ -174,7 +161,7 @@ def _validate(task: Task, step: int, best: float, log: RunLog, *, last: bool) ->
     return best
 
 
-def _save(task: Task, config: LoopConfig, output: Path, progress: dict[str, Any]) -> None:
+def _save(task: Task, config: RunConfig, output: Path, progress: dict[str, Any]) -> None:
     state = {"stage": task.name, "network": task.network.state_dict(), **progress}
     try:
         save_checkpoint(output, state, config, keep=config.keep_checkpoints)

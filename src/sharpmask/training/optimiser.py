@@ -6,11 +6,11 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from sharpmask.training.config import StageConfig
+from sharpmask.training.config import Schedule
 from sharpmask.training.stages import Trained
 
 
-def build_optimiser(config: StageConfig, trained: Iterable[Trained]) -> torch.optim.Optimizer:
+def build_optimiser(config: Schedule, trained: Iterable[Trained]) -> torch.optim.Optimizer:
     """The stage's optimiser; one group for each factor of the learning rate and first step, biases without decay under
     AdamW."""
     groups: dict[tuple[float, int, bool], list[nn.Parameter]] = {}
@@ -26,7 +26,7 @@ def build_optimiser(config: StageConfig, trained: Iterable[Trained]) -> torch.op
     return torch.optim.AdamW(described, lr=config.learning_rate)
 
 
-def learning_rate(config: StageConfig, step: int) -> float:
+def learning_rate(config: Schedule, step: int) -> float:
     """The learning rate of a step, counted from 0.
 
     It follows the batch size linearly where `reference_batch` is given (Goyal et al., "Accurate, Large Minibatch SGD").
