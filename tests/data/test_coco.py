@@ -169,6 +169,15 @@ WRONG_RECORDS = {
     "category without id": ("categories", {"name": "cat"}),
     "annotation without image": ("annotations", {"id": 1, "category_id": 1}),
     "annotation with a short box": ("annotations", {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2]}),
+    "image with a number too large": ("images", {"id": 10**400, "file_name": "a.jpg", "height": 4, "width": 4}),
+    "image with a word for a truth value": (
+        "images",
+        {"id": 1, "file_name": "a.jpg", "height": 4, "width": 4, "exhaustive": "false"},
+    ),
+    "annotation with a word for a truth value": (
+        "annotations",
+        {"id": 1, "image_id": 1, "category_id": 1, "iscrowd": "0"},
+    ),
     "annotation with NaN": ("annotations", {"id": 1, "image_id": 1, "category_id": 1, "area": float("nan")}),
 }
 

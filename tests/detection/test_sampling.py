@@ -1,5 +1,6 @@
 """What boxes are trained as: the rules, above all those for images whose objects are not all annotated."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -150,6 +151,16 @@ def test_the_box_loss_is_that_of_the_true_class() -> None:
     loss.backward()
     assert deltas.grad is not None and deltas.grad[0, 1].abs().sum() > 0
     assert deltas.grad[0, 0].abs().sum() == 0 and deltas.grad[1].abs().sum() == 0
+
+
+def test_what_a_model_found_is_of_no_class() -> None:
+    """Neither a class of its own, nor background to the classes that are learnt: as if it were not annotated."""
+    content = dataset((PERSON, 100, 100, 40, 40), (HAT, *OBJECT), exhaustive=False)
+    found = dataclasses.replace(content.annotations[1], pseudo=True)
+    content = dataclasses.replace(content, annotations=(content.annotations[0], found))
+    classes = choose_classes(content)
+    assert [entry.name for entry in classes] == ["person"]
+    assert assign(torch.tensor([ON]), image_truths(content, classes)[1]).labels.tolist() == [-1]
 
 
 def test_classes_are_those_with_enough_examples_or_those_named() -> None:

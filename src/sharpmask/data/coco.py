@@ -21,6 +21,8 @@ from pycocotools import mask as mask_api
 
 from sharpmask.errors import DataError
 
+# What a record that is not of COCO's form makes of the parsing.
+_FAULTS = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
 # Polygons as one float64 array (2 * corners,) each, or a COCO RLE dict, or None where the record has nothing usable.
 Segmentation = list[np.ndarray] | dict[str, Any] | None
 
@@ -39,7 +41,7 @@ class ImageRecord:
 @dataclass(frozen=True, slots=True, eq=False)
 class Annotation:
     """One entry of `annotations`. `bbox` is xywh in image pixels; `area` in square pixels; both are taken from the mask
-    where missing.
+    where missing. `pseudo`: nobody drew it, a model found it (`sharpmask mine labels`).
     """
 
     id: int
@@ -49,6 +51,7 @@ class Annotation:
     bbox: tuple[float, float, float, float]
     area: float
     iscrowd: bool
+    pseudo: bool = False
 
 
 @dataclass(frozen=True)
@@ -98,21 +101,21 @@ def read_coco(path: str | Path, *, on_fault: Callable[[str], None] | None = None
     for position, entry in enumerate(content["images"]):
         try:
             images.append(_parse_image(entry))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except _FAULTS as error:
             skip(f"images[{position}] {_reason(error)}")
     categories: dict[int, str] = {}
     for position, entry in enumerate(content["categories"]):
         try:
             identifier = _integer(entry["id"], "id")
             categories.setdefault(identifier, str(entry.get("name", identifier)))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except _FAULTS as error:
             skip(f"categories[{position}] {_reason(error)}")
     sizes = {record.id: (record.height, record.width) for record in reversed(images)}
     annotations: list[Annotation] = []
     for position, entry in enumerate(content["annotations"]):
         try:
             annotations.append(_parse_annotation(entry, sizes))
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except _FAULTS as error:
             skip(f"annotations[{position}] {_reason(error)}")
     return CocoDataset(path=path, images=tuple(images), annotations=tuple(annotations), categories=categories)
 
@@ -233,7 +236,7 @@ def _parse_image(entry: dict[str, Any]) -> ImageRecord:
         file_name=entry["file_name"],
         height=_integer(entry["height"], "height"),
         width=_integer(entry["width"], "width"),
-        exhaustive=bool(entry.get("exhaustive", True)),
+        exhaustive=_flag(entry.get("exhaustive"), "exhaustive", missing=True),
     )
     if not isinstance(record.file_name, str) or not record.file_name:
         raise ValueError(f"has the file_name {record.file_name!r}")
@@ -262,7 +265,8 @@ def _parse_annotation(entry: dict[str, Any], sizes: dict[int, tuple[int, int]]) 
         segmentation=segmentation,
         bbox=(x, y, width, height),
         area=_finite(area, "area"),
-        iscrowd=bool(entry.get("iscrowd", 0)),
+        iscrowd=_flag(entry.get("iscrowd"), "iscrowd", missing=False),
+        pseudo=_flag(entry.get("pseudo"), "pseudo", missing=False),
     )
 
 
@@ -277,7 +281,7 @@ def _parse_segmentation(value: Any) -> Segmentation:
     for polygon in value:
         try:
             polygons.append(np.asarray(polygon, dtype=np.float64).ravel())
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             polygons.append(np.empty(0))  # kept so that the check sees that something was here
     return polygons
 
@@ -306,6 +310,15 @@ def _finite(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"has {value!r} in {name}, a number is needed")
     return float(value)
+
+
+def _flag(value: Any, name: str, *, missing: bool) -> bool:
+    """A truth value; not what Python takes for one, to which "false" is true."""
+    if value is None:
+        return missing
+    if value not in (0, 1):  # True and False are these, too
+        raise ValueError(f"has {value!r} in {name}, true or false (or 1 or 0) is needed")
+    return bool(value)
 
 
 def _reason(error: Exception) -> str:

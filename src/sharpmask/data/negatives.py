@@ -6,6 +6,7 @@ square is the one of the positives' jitter, three times as large, in pixels of t
 """
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,7 +104,9 @@ class NegativeSource:
             )
 
     def is_negative(self, place: ForbiddenPlaces, window: Window) -> bool:
-        """Whether a window keeps the distance that negatives keep."""
+        """Whether a window has its centre in the photo and keeps the distance that negatives keep."""
+        if not (0 <= window.x < place.width and 0 <= window.y < place.height):
+            return False
         point, exponent = np.array([[window.x, window.y]]), np.array([np.log2(window.scale)])
         return bool(place.allowed(point, exponent, self.geometry)[0])
 
@@ -138,9 +141,13 @@ def read_hard_negatives(path: str | Path) -> list[tuple[int, Window]]:
     """
     try:
         content = json.loads(Path(path).read_text(encoding="utf-8"))
-        return [
+        windows = [
             (int(entry["image_id"]), Window(float(entry["x"]), float(entry["y"]), float(entry["scale"])))
             for entry in content
         ]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        for _, window in windows:
+            if not math.isfinite(window.x + window.y + window.scale) or window.scale <= 0:
+                raise ValueError(f"{window} is no window")
+        return windows
+    except (OSError, ValueError, TypeError, KeyError, OverflowError) as error:
         raise DataError(f"{path}: no list of windows ({error}); write one with `sharpmask mine negatives`") from None

@@ -17,9 +17,11 @@ class DetectorClass:
 
 
 def is_object(annotation: Annotation, dataset: CocoDataset) -> bool:
-    """Whether the annotation is one object with a box in an image that is listed."""
+    """Whether the annotation is one object with a box in an image that is listed; not where a model found it, which
+    does not tell of what class it is."""
     listed = annotation.image_id in dataset.image_by_id and annotation.category_id in dataset.categories
-    return listed and not annotation.iscrowd and annotation.bbox[2] >= 1 and annotation.bbox[3] >= 1
+    drawn = not annotation.iscrowd and not annotation.pseudo
+    return listed and drawn and annotation.bbox[2] >= 1 and annotation.bbox[3] >= 1
 
 
 def choose_classes(dataset: CocoDataset, *, names: Sequence[str] = (), min_examples: int = 1) -> list[DetectorClass]:
