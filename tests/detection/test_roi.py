@@ -56,6 +56,17 @@ def test_boxes_of_several_images_and_unequal_scales(own: None) -> None:
         torch.testing.assert_close(together[place], alone[0])
 
 
+def test_half_precision_leaves_boxes_where_they_are(own: None) -> None:
+    """The map's own values are rounded, by one part in 256; places are not, which bf16 would round by half a cell."""
+    features, box = ramp(64, 64), torch.tensor([[801.0, 802.0, 845.0, 855.0]])
+    index = torch.zeros(1, dtype=torch.int64)
+    exact = roi_align(features, box, index, scale=1 / 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = roi_align(features.bfloat16(), box, index, scale=1 / 16)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, atol=0.0, rtol=2 / 256)
+
+
 def test_gradients_reach_the_features(own: None) -> None:
     features = torch.randn(2, 1, 6, 6, dtype=torch.float64, requires_grad=True)
     boxes = torch.tensor([[1.0, 1.0, 4.0, 5.0]], dtype=torch.float64)

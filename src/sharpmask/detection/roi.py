@@ -61,10 +61,13 @@ def roi_align(features: Tensor, boxes: Tensor, image_index: Tensor, *, scale: Te
     """
     factors = torch.as_tensor(scale, dtype=boxes.dtype, device=boxes.device).expand(2)
     cells = boxes * factors.repeat(2)
-    if _ops is not None:
-        indexed = torch.cat([image_index[:, None].to(cells.dtype), cells], dim=1).to(features.dtype)
-        return _ops.roi_align(features, indexed, side, 1.0, SAMPLES, True)
-    return _roi_align(features, cells, image_index, side)
+    # In single precision at least: bf16 rounds the place of a box by whole pixels.
+    wide = features.to(torch.promote_types(features.dtype, torch.float32))
+    with torch.autocast(features.device.type, enabled=False):
+        if _ops is None:
+            return _roi_align(wide, cells, image_index, side).to(features.dtype)
+        indexed = torch.cat([image_index[:, None].to(cells.dtype), cells], dim=1).to(wide.dtype)
+        return _ops.roi_align(wide, indexed, side, 1.0, SAMPLES, True).to(features.dtype)
 
 
 def _roi_align(features: Tensor, cells: Tensor, image_index: Tensor, side: int) -> Tensor:
