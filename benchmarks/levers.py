@@ -31,7 +31,8 @@ from sharpmask.evaluation.tables import percent, percent_points
 from sharpmask.files import atomic_write
 from sharpmask.reproduce.recipes import stage_config
 from sharpmask.training.config import TrainConfig, config_file
-from sharpmask.training.ledger import LEDGER, measured_truth, read_rows
+from sharpmask.training.ledger import LEDGER, read_rows
+from sharpmask.training.measure import measured_truth
 from sharpmask.training.run import train
 
 METRICS = ("AR@10", "AR@100", "AR@1000")
@@ -113,7 +114,11 @@ def same_stages(changes: Mapping[str, Any], done: Path) -> dict[str, Any]:
     same = order[: min(map(order.index, heads))] if heads and heads <= set(order) else []
     if not same:
         return {}
-    return {"start_from": str(done / f"{same[-1]}.safetensors"), **{f"{name}.steps": 0 for name in same}}
+    return {
+        "start_from": str(done / f"{same[-1]}.safetensors"),
+        "trunk_weights": None,
+        **{f"{name}.steps": 0 for name in same},
+    }
 
 
 def changed(config: Any, changes: Mapping[str, Any]) -> Any:

@@ -32,6 +32,7 @@ from sharpmask.evaluation.inputs import Annotations, read_annotations, read_json
 from sharpmask.evaluation.masks import mask_ious
 from sharpmask.evaluation.recall import AREAS, TOP, Ranks, Recall, compare_recalls, match_ranks, recall_of_ranks
 from sharpmask.files import atomic_write
+from sharpmask.indexing import evenly
 from sharpmask.proposals.overlaps import Overlaps
 from sharpmask.proposals.ranking import ABOVE, STABILITY_WEIGHT, Pairs, linear, overlapping_pairs, soft_order
 
@@ -46,8 +47,7 @@ def search(arguments: argparse.Namespace) -> None:
     truth = read_json(arguments.annotations)
     photos = [photo for photo in truth["images"] if photo.get("exhaustive", True)]
     if arguments.photos:
-        # Evenly spread: files are often ordered by category.
-        photos = [photos[i * len(photos) // arguments.photos] for i in range(min(arguments.photos, len(photos)))]
+        photos = evenly(photos, arguments.photos)
     arguments.cache.mkdir(parents=True, exist_ok=True)
     proposer = load(
         arguments.model,

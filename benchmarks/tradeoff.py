@@ -27,6 +27,7 @@ from sharpmask.evaluation.recall import Recall, evaluate_recall
 from sharpmask.evaluation.timing import interleaved_times
 from sharpmask.files import atomic_write
 from sharpmask.images import read_image
+from sharpmask.indexing import evenly
 from sharpmask.networks.specs import SPECS
 from sharpmask.proposals.proposer import Proposer
 from sharpmask.reproduce.datasets import Photos
@@ -81,7 +82,7 @@ def main() -> None:
         model = load()
         calls[PEER] = lambda path: everything(model, path)[1]
     photos = list(validation.paths.values())
-    spread = [photos[i * len(photos) // arguments.timed] for i in range(arguments.timed)]
+    spread = evenly(photos, arguments.timed)
     records = interleaved_times(calls, spread * arguments.rounds)
     times = {name: statistics.median(record["total"] for record in of) for name, of in records.items()}
     if arguments.peers:

@@ -10,7 +10,7 @@ import pytest
 from sharpmask.cli.main import build_parser, main
 from sharpmask.cli.train import rewrite, train_config
 from sharpmask.errors import DataError
-from sharpmask.training.ledger import measured_truth, minutes, nearest_config, read_rows, table
+from sharpmask.training.ledger import minutes, nearest_config, read_rows, table
 
 FIGURE = {"value": 0.2, "low": 0.15, "high": 0.25}
 ROW: dict[str, Any] = {
@@ -80,14 +80,3 @@ def test_the_table_goes_into_a_page(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert page.read_text() == "no marks" and "needs one line '<!-- ledger -->'" in capsys.readouterr().err
     with pytest.raises(DataError, match="holds no finished run"):
         read_rows([tmp_path])
-
-
-def test_measured_photos_are_exhaustive_ones_spread_evenly(shapes: Path, tmp_path: Path) -> None:
-    content = json.loads((shapes / "instances.json").read_text())
-    content["images"][0]["exhaustive"] = False
-    path = tmp_path / "a.json"
-    path.write_text(json.dumps(content))
-    assert [photo["id"] for photo in measured_truth(str(path), 100)["images"]] == [2, 3, 4, 5, 6]
-    some = measured_truth(str(path), 2, frozenset({3, 4, 5, 6}))
-    assert [photo["id"] for photo in some["images"]] == [3, 5]
-    assert {a["image_id"] for a in some["annotations"]} == {3, 5}

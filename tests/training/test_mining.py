@@ -11,7 +11,7 @@ import pytest
 
 from sharpmask.cli.main import main
 from sharpmask.data.coco import read_coco
-from sharpmask.data.geometry import CanonicalGeometry
+from sharpmask.data.geometry import CanonicalGeometry, Window
 from sharpmask.data.negatives import NegativeSource, read_hard_negatives
 from sharpmask.errors import DataError
 from sharpmask.proposals.result import Proposals
@@ -33,8 +33,8 @@ class Known:
         middles = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
         self.found = replace(found, windows=np.concatenate([middles - 80, middles + 80], axis=1))
 
-    def propose(self, image: Path) -> Proposals:
-        assert image.exists()
+    def propose(self, image: np.ndarray) -> Proposals:
+        assert image.shape == (200, 240, 3)
         return self.found
 
 
@@ -99,6 +99,21 @@ def test_negatives_are_windows_without_an_object_in_their_middle(shapes: Path, p
     assert drawn == {entry["image_id"] for entry in found}  # photo 1 is not exhaustive: never
     with pytest.raises(DataError, match="none of the 1 hard negatives"):
         NegativeSource(read_coco(partly), geometry, read_hard_negatives(path)[-1:], 1.0)
+
+
+@pytest.mark.parametrize("change", [{"scale": 0}, {"scale": float("nan")}, {"x": float("inf")}, {"y": "below"}])
+def test_a_list_with_what_is_no_window_is_refused(tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "negatives.json"
+    path.write_text(json.dumps([{"image_id": 1, "x": 1.0, "y": 1.0, "scale": 1.0, **change}]))
+    with pytest.raises(DataError, match=r"negatives\.json: no list of windows"):
+        read_hard_negatives(path)
+
+
+def test_windows_beyond_the_photo_are_left_out(partly: Path) -> None:
+    source = NegativeSource(read_coco(partly), CanonicalGeometry(negative_shift=0.0))
+    place = source.places[0]
+    inside, outside = Window(1.0, 1.0, 1.0), Window(float(place.width), 1.0, 1.0)
+    assert source.is_negative(place, inside) and not source.is_negative(place, outside)
 
 
 def test_the_command(shapes: Path, partly: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from sharpmask.evaluation.costs import Cost, model_cost
 from sharpmask.evaluation.timing import interleaved_times
 from sharpmask.files import atomic_write
 from sharpmask.images import read_image
+from sharpmask.indexing import evenly
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask, build_network
 from sharpmask.networks.specs import get_spec
@@ -211,8 +212,7 @@ def _timed(study: Study, options: Options, validation: Validation, folder: Path)
 
 def spread(paths: list[Path]) -> list[Path]:
     """TIMED_PHOTOS of the photos, evenly spread."""
-    count = min(TIMED_PHOTOS, len(paths))
-    return [paths[i * len(paths) // count] for i in range(count)]
+    return evenly(paths, TIMED_PHOTOS)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -17,19 +17,18 @@ import yaml
 
 import sharpmask
 from sharpmask.data.coco import CocoDataset
-from sharpmask.data.folds import fold_ids
 from sharpmask.errors import DataError
 from sharpmask.evaluation.inputs import read_json
 from sharpmask.evaluation.recall import Recall, evaluate_recall
 from sharpmask.files import atomic_write
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask
-from sharpmask.proposals.proposer import Proposer
-from sharpmask.runtimes import prepare
+from sharpmask.proposals.ranking import DEFAULT_RANKING
+from sharpmask.training.checkpoint import LEDGER, LOG
 from sharpmask.training.config import TrainConfig
+from sharpmask.training.measure import measured_parts, propose_for
 from sharpmask.training.validation import Validator
 
-LEDGER = "ledger.json"
 BEGIN, END = "<!-- ledger -->", "<!-- end ledger -->"
 _FIGURES = ("AR@10", "AR@100", "AR@1000")
 # Where things are and how they are computed: no part of what a run tries.
@@ -73,7 +72,7 @@ def write_row(
     path = Path(config.output) / LEDGER
     if path.exists():
         return path
-    written = path.parent / "log.jsonl"
+    written = path.parent / LOG
     log = [json.loads(line) for line in written.read_text(encoding="utf-8").splitlines()] if written.exists() else []
     start, changes = nearest_config(config)
     row: dict[str, Any] = {
@@ -101,41 +100,19 @@ def measure_run(config: TrainConfig, network: DeepMask | SharpMask, device: torc
 
     The proposals stay in val_proposals.json and fold_proposals.json beside the model, to compare runs photo by photo.
     """
-    parts: dict[str, tuple[str, str, frozenset[int] | None]] = {}
-    if config.measure_photos and config.val_annotations and config.val_images:
-        parts["val"] = (config.val_annotations, config.val_images, None)
-    if config.measure_photos and config.fold:
-        from sharpmask.data.coco import read_coco
-
-        parts["fold"] = (config.annotations, config.images, fold_ids(read_coco(config.annotations), config.fold))
     found = {}
-    for name, (annotations, images, ids) in parts.items():
-        truth = measured_truth(annotations, config.measure_photos, ids)
-        proposer = Proposer(prepare(network, device=device), top=1000)
-        records = []
-        for photo in truth["images"]:
-            records += proposer.propose(Path(images) / photo["file_name"]).to_coco(photo["id"])
+    for name, (truth, annotations, images) in measured_parts(config).items():
+        records = propose_for(network, truth, annotations, images, device)
         with atomic_write(Path(config.output) / f"{name}_proposals.json") as target:
             target.write_text(json.dumps(records), encoding="utf-8")
         recall = evaluate_recall(truth, records, iou_types=["segm"], progress=False)
         found[name] = {
             "photos": recall.images,
             "objects": recall.objects,
-            "ranking": proposer.ranking,
+            "ranking": DEFAULT_RANKING,
             **_figures(recall),
         }
     return found
-
-
-def measured_truth(annotations: str, photos: int, ids: frozenset[int] | None = None) -> dict[str, Any]:
-    """A COCO file cut down to at most so many exhaustively annotated photos, evenly spread, of `ids` or of all."""
-    truth: dict[str, Any] = dict(read_json(annotations))
-    usable = [p for p in truth["images"] if p.get("exhaustive", True) and (ids is None or p["id"] in ids)]
-    count = min(photos, len(usable))
-    truth["images"] = [usable[i * len(usable) // count] for i in range(count)]
-    chosen = {photo["id"] for photo in truth["images"]}
-    truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in chosen]
-    return truth
 
 
 def _figures(recall: Recall) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from sharpmask.data.coco import CocoDataset, decode_mask, read_coco
 from sharpmask.data.geometry import CanonicalGeometry, Window
 from sharpmask.data.negatives import NegativeSource
+from sharpmask.data.photos import read_photo
 from sharpmask.errors import ConfigError, DataError
 from sharpmask.evaluation.inputs import read_json
 from sharpmask.proposals.proposer import Proposer
@@ -61,7 +62,7 @@ def add_labels(
     number = 1 + max((entry["id"] for entry in content["annotations"]), default=0)
     added: list[dict[str, Any]] = []
     for record in tqdm(photos, unit="photo", disable=not progress):
-        found = proposer.propose(Path(images) / record.file_name)
+        found = proposer.propose(read_photo(record, Path(images)))
         found = found.filter(min_score=min_score, min_area=CanonicalGeometry().min_area)
         if min_stability:
             found = found.filter(min_stability=min_stability)
@@ -114,7 +115,9 @@ def hard_negatives(
     found: list[dict[str, Any]] = []
     pairs = list(zip(source.image_ids, source.places, strict=True))
     for image_id, place in tqdm(pairs, unit="photo", disable=not progress):
-        proposals = proposer.propose(Path(images) / dataset.image_by_id[image_id].file_name).filter(min_score=min_score)
+        proposals = proposer.propose(read_photo(dataset.image_by_id[image_id], Path(images))).filter(
+            min_score=min_score
+        )
         taken = 0
         for window, score in _windows(proposals, spec.patch_size):
             # The window's centre may lie on the padding beyond the photo's edge by rounding.

@@ -1,8 +1,6 @@
 """What a run measures of itself: IoU on canonical patches, AR on whole photos, and pictures of a few masks."""
 
-import json
 import sys
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +11,15 @@ from sharpmask.data.coco import read_coco
 from sharpmask.data.examples import ExampleDataset
 from sharpmask.data.geometry import CanonicalGeometry
 from sharpmask.data.photos import UnreadablePhoto
-from sharpmask.errors import DataError, ImageError
+from sharpmask.errors import DataError
 from sharpmask.evaluation.patches import evaluate_patches
 from sharpmask.evaluation.recall import evaluate_recall
+from sharpmask.indexing import evenly
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask
 from sharpmask.networks.specs import ModelSpec
-from sharpmask.proposals.proposer import Proposer
 from sharpmask.training.config import TrainConfig
+from sharpmask.training.measure import measured_truth, propose_for
 
 _PICTURES = 8
 
@@ -42,17 +41,19 @@ class Validator:
             geometry=CanonicalGeometry(patch_size=spec.patch_size, context=spec.context),
             training=False,
         )
-        # Evenly spread pairs of a positive and the negative after it: files are often ordered by image or category.
+        # Pairs of a positive and the negative after it.
         group = 2 if exhaustive else 1
-        pairs = len(examples) // group
-        wanted = min(pairs, max(1, config.validation_patches // group))
-        chosen = [pair * pairs // wanted for pair in range(wanted)]
+        chosen = evenly(range(len(examples) // group), max(1, config.validation_patches // group))
         numbers = [pair * group + i for pair in chosen for i in range(group)]
         self.patches = Subset(examples, [number for number in numbers if _is_readable(examples, number)])
         for fault in examples.photos.unreadable.values():
             print(f"{fault}; it is left out of the validation", file=sys.stderr)
-        if len(self.patches) == 0:
+        masks = [place for place, number in enumerate(self.patches.indices) if number % group == 0]
+        if not masks:
             raise DataError(f"{config.val_annotations}: none of the photos to validate on can be read")
+        self._shown = evenly(masks, _PICTURES)
+        if config.validation_photos:
+            measured_truth(config.val_annotations, config.validation_photos)  # what it lacks is said now
 
     def patches_scalars(self, network: DeepMask | SharpMask, device: torch.device) -> dict[str, float]:
         """Patch IoU and score figures, by name."""
@@ -72,28 +73,15 @@ class Validator:
         if self.config.validation_photos == 0:
             return {}
         assert self.config.val_annotations is not None and self.config.val_images is not None
-        truth = json.loads(Path(self.config.val_annotations).read_text())
-        photos = truth["images"][:: max(1, len(truth["images"]) // self.config.validation_photos)]
-        truth["images"] = photos[: self.config.validation_photos]
-        measured = {photo["id"] for photo in truth["images"]}
-        truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in measured]
-        proposer = Proposer(network, top=1000, device=device)
-        records = []
-        for photo in truth["images"]:
-            try:
-                found = proposer.propose(Path(self.config.val_images) / photo["file_name"])
-            except ImageError as error:
-                print(f"{error}; nothing is found in it", file=sys.stderr)
-                continue
-            records += found.to_coco(photo["id"])
+        truth = measured_truth(self.config.val_annotations, self.config.validation_photos)
+        records = propose_for(network, truth, self.config.val_annotations, self.config.val_images, device)
         recall = evaluate_recall(truth, records, iou_types=["segm"], resamples=1, progress=False)
         return {f"mask_ar_{n}": recall.value(f"AR@{n}") for n in (10, 100, 1000)}
 
     @torch.inference_mode()
     def picture(self, network: DeepMask | SharpMask, device: torch.device) -> Tensor:
-        """A strip of patches above their predicted masks above their true masks, (3, 3 P, 8 P) in [0, 1]."""
-        items = [self.patches[i] for i in range(0, len(self.patches), max(1, len(self.patches) // 16))]
-        items = [item for item in items if item["has_mask"] > 0][:_PICTURES]
+        """A strip of patches above their predicted masks above their true masks, (3, 3 P, N P) in [0, 1], N up to 8."""
+        items = [self.patches[i] for i in self._shown]
         patches = torch.stack([item["patch"] for item in items]).to(device).float() / 255
         truth = torch.stack([item["mask"] for item in items]).float()
         was_training = network.training
