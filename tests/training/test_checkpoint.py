@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import shutil
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -18,11 +20,12 @@ from sharpmask.training.checkpoint import (
     CHECKPOINTS,
     checkpoint_files,
     load_checkpoint,
+    open_run,
     remove_leftovers,
     save_checkpoint,
 )
 from sharpmask.training.config import TrainConfig
-from sharpmask.training.logs import drop_half_line
+from sharpmask.training.logs import RunLog, drop_half_line
 from sharpmask.training.run import train
 
 
@@ -111,6 +114,29 @@ def test_what_a_killed_writer_leaves_is_no_checkpoint(tmp_path: Path, config: Tr
     assert newest(tmp_path, config) == ("deepmask", 1)
 
 
+def test_a_second_start_by_mistake_disturbs_nothing(tmp_path: Path, config: TrainConfig) -> None:
+    save_checkpoint(tmp_path, state(1), config)
+    being_written = tmp_path / CHECKPOINTS / ".000002-deepmask-2.ab.x1.tmp.pt"
+    being_written.write_bytes(b"half")
+    with pytest.raises(ConfigError, match="--resume"):
+        open_run(tmp_path, config, resume=False)
+    with pytest.raises(ConfigError, match="another seed"):
+        open_run(tmp_path, dataclasses.replace(config, seed=9), resume=True)
+    assert being_written.exists()
+    assert open_run(tmp_path, config, resume=True) is not None and not being_written.exists()
+
+
+def test_a_run_that_begins_anew_leaves_nothing_of_the_one_before(tmp_path: Path, config: TrainConfig) -> None:
+    save_checkpoint(tmp_path, state(1), config)
+    for name in ("log.jsonl", "ledger.json"):
+        (tmp_path / name).write_text("{}\n")
+    open_run(tmp_path, config, resume=True)
+    assert (tmp_path / "log.jsonl").exists() and (tmp_path / "ledger.json").exists()
+    shutil.rmtree(tmp_path / CHECKPOINTS)
+    assert open_run(tmp_path, config, resume=True) is None
+    assert not (tmp_path / "log.jsonl").exists() and not (tmp_path / "ledger.json").exists()
+
+
 def test_a_full_disk_leaves_the_one_before(
     tmp_path: Path, config: TrainConfig, files_of_at_most: Callable[[int], AbstractContextManager[None]]
 ) -> None:
@@ -166,6 +192,17 @@ def test_the_command_says_that_the_disk_is_full(
     assert status == 1
     error = capsys.readouterr().err
     assert "sharpmask train: cannot write" in error and "Traceback" not in error
+
+
+def test_validation_is_no_part_of_the_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    log = RunLog(tmp_path, "deepmask", first=0, steps=2, quiet=True)
+    log.advance(10)
+    now[0] += 2
+    with log.paused():
+        now[0] += 100
+    assert log.rate() == 5.0
 
 
 def test_a_half_line_of_the_log_is_cut_off(tmp_path: Path) -> None:

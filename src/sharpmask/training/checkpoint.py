@@ -20,8 +20,8 @@ from sharpmask.errors import ConfigError, ModelError
 from sharpmask.files import atomic_write, make_folder
 from sharpmask.training.config import RunConfig
 
-CHECKPOINTS = "checkpoints"
-"""the folder, in that of the run"""
+# In the folder of a run.
+CHECKPOINTS, LOG, LEDGER = "checkpoints", "log.jsonl", "ledger.json"
 # Changing these between stop and resume does not change what is learnt.
 FREE_FIELDS = {
     "output", "device", "workers", "threads", "cache_gigabytes", "log_every", "checkpoint_every", "keep_checkpoints",
@@ -32,15 +32,20 @@ _NAME = re.compile(r"(\d+)-[\w-]+-\d+\.([0-9a-f]{16})\.pt")
 def open_run(output: Path, config: RunConfig, *, resume: bool) -> dict[str, Any] | None:
     """Make the folder of a run, or clear it of what a kill left. Returns the state to resume from, None if new.
 
+    A run that begins anew does not keep the log and the ledger's row of one before it, whose checkpoints were removed.
+
     Raises:
         ConfigError: the folder cannot be made, holds a run that is not to be resumed, or one of other settings.
         ModelError: there are checkpoints, and all of them are damaged.
     """
     make_folder(output)
-    remove_leftovers(output)
-    state = load_checkpoint(output, config)
-    if state is not None and not resume:
+    if checkpoint_files(output) and not resume:
         raise ConfigError(f"{output} holds a run already; add --resume to go on with it, or choose another output")
+    state = load_checkpoint(output, config)
+    remove_leftovers(output)
+    if state is None:
+        for name in (LOG, LEDGER):
+            (output / name).unlink(missing_ok=True)
     return state
 
 

@@ -9,6 +9,11 @@ from sharpmask.data.augment import Augmentation
 from sharpmask.data.folds import parse_fold
 from sharpmask.errors import ConfigError
 
+RANDOM_TRUNK = (
+    "neither trunk_weights nor start_from is given: the trunk starts from random numbers, which some hundred thousand "
+    "steps, not some thousand, make useful"
+)
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -59,10 +64,14 @@ class Schedule:
             raise ConfigError(f"{prefix}milestones and {prefix}factors must have the same length")
         if self.steps < 0 or self.learning_rate <= 0:
             raise ConfigError(f"{prefix}steps must not be negative and {prefix}learning_rate must be positive")
-        if self.batch_size < 1 or self.reference_batch < 0:
-            raise ConfigError(f"{prefix}batch_size must be positive and {prefix}reference_batch must not be negative")
-        if self.trunk_factor < 0 or self.trunk_start < 0:
-            raise ConfigError(f"{prefix}trunk_factor and {prefix}trunk_start must not be negative")
+        if self.batch_size < 1:
+            raise ConfigError(f"{prefix}batch_size must be positive")
+        for name in ("reference_batch", "trunk_factor", "trunk_start", "weight_decay", "warmup", "clip"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{prefix}{name} must not be negative")
+        for name in ("momentum", "average"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{prefix}{name} must lie from 0 to below 1")
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,8 @@ class RunConfig:
     """folder of its images"""
     trunk_weights: str | None = None
     """safetensors file of an ImageNet trunk with torchvision's or timm's names, or a trained model to take it from"""
+    start_from: str | None = None
+    """name or file of a trained network to start from, instead of trunk_weights"""
     seed: int = 0
     """of weights, examples and dropout; the same seed gives the same run on a CPU"""
     device: str | None = None
@@ -105,8 +116,24 @@ class RunConfig:
     def __post_init__(self) -> None:
         if self.checkpoint_every < 1 or self.keep_checkpoints < 1:
             raise ConfigError("checkpoint_every and keep_checkpoints must be at least 1")
+        if self.validate_every < 1 or self.log_every < 1:
+            raise ConfigError("validate_every and log_every must be at least 1")
+        if self.workers < 0 or self.cache_gigabytes < 0:
+            raise ConfigError("workers and cache_gigabytes must not be negative")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"threads {self.threads}: must be at least 1")
         if (self.val_annotations is None) != (self.val_images is None):
             raise ConfigError("val_annotations and val_images must be given together")
+        if self.start_from is not None and self.trunk_weights is not None:
+            raise ConfigError(
+                f"start_from={self.start_from} has a trunk already, trunk_weights={self.trunk_weights} would not be "
+                "used; leave one of them out with start_from=null or trunk_weights=null"
+            )
+
+    @property
+    def origin(self) -> str | None:
+        """Where the trunk's weights come from; None: from random numbers (see RANDOM_TRUNK)."""
+        return self.start_from or self.trunk_weights
 
 
 @dataclass(frozen=True)
@@ -148,6 +175,12 @@ class StageConfig(Schedule):
             raise ConfigError(
                 f"{name}: distil and hard_negatives must lie between 0 and 1, boundary_weight must not be negative"
             )
+        if self.batches != "mask" and self.batch_size % 2:
+            raise ConfigError(f"{name}.batch_size must be even, since half of a batch are objects: {self.batch_size}")
+        if self.hard_negatives and self.batches == "mask":
+            raise ConfigError(f"{name}.hard_negatives has no effect: batches of masks alone hold no negatives")
+        if self.mask_weight < 0 or min(self.shift, self.negative_shift, self.negative_octaves) < 0:
+            raise ConfigError(f"{name}: mask_weight, shift, negative_shift and negative_octaves must not be negative")
         if self.score_target != "label" and self.batches != "joint":
             raise ConfigError(f"{name}.score_target '{self.score_target}' needs {name}.batches=joint")
 

@@ -18,7 +18,8 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
-from sharpmask.errors import ConfigError, SharpMaskError
+from sharpmask.errors import SharpMaskError
+from sharpmask.proposals.proposer import pick_device
 
 # The others wait while the first process validates and writes. A lost process is noticed by torchrun, not by this.
 _PATIENCE = timedelta(hours=2)
@@ -44,12 +45,11 @@ def in_world(device: str | None) -> Iterator[tuple[torch.device, World]]:
     """This process's device (None: its GPU where there is one, else the CPU) and place in the world, within the block.
 
     Raises:
-        ConfigError: there is no such kind of device.
+        ConfigError: there is no such device.
     """
-    try:
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    except RuntimeError as error:
-        raise ConfigError(f"device '{device}': {str(error).splitlines()[0]}") from None
+    # Which of the GPUs is settled below; `pick_device` would take memory on the first.
+    unsettled = device in (None, "cuda") and torch.cuda.is_available()
+    chosen = torch.device("cuda") if unsettled else pick_device(device)
     world = join_world(chosen.type)
     try:
         if chosen.type == "cuda" and chosen.index is None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from sharpmask.errors import SharpMaskError
+from sharpmask.training.checkpoint import LOG
 
 # In the progress bar.
 _SHOWN = ("loss", "patches_per_second", "images_per_second", "share_iou_70", "mean_iou", "box_ap")
@@ -29,7 +30,7 @@ class RunLog:
 
     def __init__(self, folder: Path, name: str, *, first: int, steps: int, quiet: bool) -> None:
         self.quiet, self.name = quiet, name
-        self.path = folder / "log.jsonl"
+        self.path = folder / LOG
         self.board: Any = None
         self.bar = tqdm(
             total=steps,
@@ -54,6 +55,13 @@ class RunLog:
         """Count one step of that many patches or images."""
         self._images += images
         self.bar.update()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Around what is no training: its time does not count in `rate`."""
+        began = time.monotonic()
+        yield
+        self._since += time.monotonic() - began
 
     def rate(self) -> float:
         """Patches or images per second since the last call."""

@@ -110,10 +110,11 @@ def run_loop(task: Task, config: RunConfig, output: Path, world: World, state: d
         if last or done % config.log_every == 0:
             log.scalars(done, {**logged, "learning_rate": rate, f"{task.unit}_per_second": log.rate(), **task.counts()})
         if world.is_main and (last or done % config.validate_every == 0):
-            average.swap()
-            best = _validate(task, done, best, log, last=last)
-            average.swap()
-            task.network.train()
+            with log.paused():
+                average.swap()
+                best = _validate(task, done, best, log, last=last)
+                average.swap()
+                task.network.train()
         if world.is_main and (last or done % config.checkpoint_every == 0):
             progress = {"optimiser": optimiser.state_dict(), "average": average.state()}
             _save(task, config, output, {"step": done, "best": best, **progress})

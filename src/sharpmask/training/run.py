@@ -16,10 +16,11 @@ from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask, build_network
 from sharpmask.networks.specs import ModelSpec, get_spec
 from sharpmask.training.checkpoint import open_run
-from sharpmask.training.config import TrainConfig
+from sharpmask.training.config import RANDOM_TRUNK, TrainConfig
 from sharpmask.training.distributed import World, from_main, in_world, was_restarted
 from sharpmask.training.ledger import write_row
 from sharpmask.training.loop import run_loop
+from sharpmask.training.measure import measured_parts
 from sharpmask.training.stages import DeepMaskStage, EndToEndStage, SharpMaskStage, Stage
 from sharpmask.training.task import Means, StageTask
 from sharpmask.training.validation import Validator
@@ -48,11 +49,16 @@ def train(config: TrainConfig, *, resume: bool = False) -> Path:
     if config.fold is not None:
         dataset = without_photos(dataset, fold_ids(dataset, config.fold))
     refined = get_spec(config.model).refinement is not None
+    if config.endtoend.steps and not refined:
+        raise ConfigError(f"endtoend.steps={config.endtoend.steps}: '{config.model}' has no refinement to train with")
     for name, stage in config.stages.items():
         if stage.steps and (refined or name == "deepmask"):
             assert_trainable(dataset, config.images, negatives=stage.batches != "mask")
+    measured_parts(config)  # what the ledger cannot measure is said now
     with in_world(config.device) as (device, world):
         state = from_main(lambda: open_run(output, config, resume=resume or was_restarted()), world)
+        if world.is_main and config.origin is None:
+            print(RANDOM_TRUNK, file=sys.stderr)
         return _train(config, dataset, output, device, world, state)
 
 
