@@ -24,6 +24,7 @@ from sharpmask.detection.sampling import assign, image_truths
 from sharpmask.detection.specs import DETECTORS
 from sharpmask.detection.store import load_detector, load_detector_trunk
 from sharpmask.detection.train import DetectorTask, initial_detector, train_detector
+from sharpmask.detection.validation import Validation
 from sharpmask.errors import ConfigError, DataError, ModelError, SharpMaskError
 from sharpmask.proposals.proposer import Proposer
 from sharpmask.training import loop
@@ -67,6 +68,16 @@ def test_a_frozen_bundled_trunk_is_named_instead_of_stored(finished: Path) -> No
     tensors, metadata = read_safetensors(finished / "detector.safetensors")
     assert metadata["trunk_of"] == "sharpmask-lite0"
     assert not any(name.startswith("trunk.") for name in tensors)
+
+
+def test_another_trunk_under_the_bundled_ones_name_is_noticed(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = load_network("sharpmask-lite0")
+    next(iter(other.deepmask.trunk.parameters())).data += 0.01
+    monkeypatch.setattr("sharpmask.detection.store.load_network", lambda name: other)
+    with pytest.raises(ModelError, match="on the trunk of another 'sharpmask-lite0' than this version has"):
+        load_detector(finished / "detector.safetensors")
 
 
 def test_a_trained_trunk_is_stored(two_kinds: Path, tmp_path: Path) -> None:
@@ -279,6 +290,45 @@ def test_proposals_are_computed_once(two_kinds: Path, tmp_path: Path, monkeypatc
     assert all(torch.equal(first[i], again[i]) for i in first)
     with pytest.raises(ConfigError, match="another model, number or data set"):
         compute_proposals(dataset, two_kinds, **{**options, "count": 13})
+    (tmp_path / "p.jsonl").write_text(text.replace('"boxes"', '"bxs"'))
+    with pytest.raises(DataError, match=r"p\.jsonl is damaged"):
+        compute_proposals(dataset, two_kinds, **options)
+
+
+def test_a_file_that_is_no_cache_of_proposals_stays_as_it_is(two_kinds: Path, tmp_path: Path) -> None:
+    dataset, mine = read_coco(two_kinds / "truth.json"), tmp_path / "results.json"
+    mine.write_text('[{"image_id": 1, "bbox": [0, 0, 5, 5], "score": 1}]')  # one line, as json.dump writes it
+    with pytest.raises(ConfigError, match=r"results\.json holds something else"):
+        compute_proposals(dataset, two_kinds, model="sharpmask-lite0", count=12, cache=mine, device="cpu", quiet=True)
+    assert mine.read_text().startswith("[{")
+
+
+def test_boxes_alone_are_enough(two_kinds: Path, tmp_path: Path) -> None:
+    content = json.loads((two_kinds / "truth.json").read_text())
+    for annotation in content["annotations"]:
+        del annotation["segmentation"]
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    given = {"annotations": str(tmp_path / "boxes.json"), "steps": 1}
+    train_detector(detector_run(two_kinds, tmp_path / "run", **given))
+    content["images"][3]["width"] = 161
+    (tmp_path / "boxes.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"4\.png: is not of the size of its record, 161x120"):
+        train_detector(detector_run(two_kinds, tmp_path / "other", **given))
+
+
+def test_photos_that_are_not_exhaustive_are_not_measured_on(two_kinds: Path, tmp_path: Path) -> None:
+    content = json.loads((two_kinds / "truth.json").read_text())
+    for image in content["images"][:4]:
+        image["exhaustive"] = False
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    dataset = read_coco(tmp_path / "val.json")
+    proposals = read_proposals(two_kinds / "proposals.json", dataset, count=9)
+    classes = choose_classes(dataset)
+    assert [r.id for r in Validation(dataset, two_kinds, proposals, classes, 100).records] == [5, 6]
+    assert [r.id for r in Validation(dataset, two_kinds, proposals, classes, 1).records] == [5]
+    none = dataclasses.replace(dataset, images=dataset.images[:4])
+    with pytest.raises(DataError, match="no photo is annotated exhaustively"):
+        Validation(none, two_kinds, proposals, classes, 100)
 
 
 @pytest.mark.parametrize(

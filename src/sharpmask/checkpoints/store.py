@@ -38,17 +38,27 @@ def save_network(
         notes: further text for the file's header (data, recipe, licence).
         dtype: of weights with two or more dimensions; biases and folded affines stay in fp32.
     """
-    tensors = {
-        name: tensor.detach().to("cpu", dtype if tensor.ndim > 1 else torch.float32).contiguous()
-        for name, tensor in network.state_dict().items()
-    }
-    spec = dataclasses.asdict(network.spec)
-    metadata = {"format": FORMAT, "spec": json.dumps(spec), **(notes or {})}
+    metadata = {"format": FORMAT, "spec": json.dumps(dataclasses.asdict(network.spec)), **(notes or {})}
     if isinstance(network, SharpMask) and network.crop_first:
         metadata["crop_first"] = "true"
+    write_safetensors(network.state_dict(), path, metadata=metadata, dtype=dtype)
+
+
+def write_safetensors(
+    tensors: Mapping[str, Tensor], path: str | Path, *, metadata: Mapping[str, str], dtype: torch.dtype
+) -> None:
+    """Write tensors and header text, atomically; those with two or more dimensions as `dtype`, all else in fp32.
+
+    Raises:
+        SharpMaskError: the file cannot be written.
+    """
+    stored = {
+        name: tensor.detach().to("cpu", dtype if tensor.ndim > 1 else torch.float32).contiguous()
+        for name, tensor in tensors.items()
+    }
     with atomic_write(path) as temporary:
         try:
-            save_file(tensors, temporary, metadata=metadata)
+            save_file(stored, temporary, metadata=dict(metadata))
         except SafetensorError as error:  # it hides what the system said
             raise SharpMaskError(f"cannot write {path}: {error}") from error
 

@@ -173,9 +173,7 @@ def assert_trainable(
             f"{dataset.path}: none of the {len(dataset.annotations)} annotations can be a mask example "
             f"({requirements(geometry)})"
         )
-    faults: list[str] = []
-    if len(dataset.image_by_id) < len(dataset.images):
-        faults += [message for kind, message in _check_references(dataset, geometry) if kind == "duplicate-image-id"]
+    faults = []
     for annotation in usable:
         record = dataset.image_by_id[annotation.image_id]
         fault = segmentation_fault(annotation, record.height, record.width)
@@ -184,23 +182,43 @@ def assert_trainable(
     wanted = dict.fromkeys(annotation.image_id for annotation in usable)
     if negatives:
         wanted.update(dict.fromkeys(NegativeSource(dataset, geometry).image_ids))
-    for image_id in wanted:
+    _refuse(dataset, image_dir, [*_duplicates(dataset), *faults, *_header_faults(dataset, image_dir, wanted)])
+    if negatives:
+        NegativeSource(dataset, geometry).draw(np.random.default_rng(0))
+
+
+def assert_photos(dataset: CocoDataset, image_dir: str | Path) -> None:
+    """Raise DataError, naming the first fault and how many there are like it, if the photos are not those listed.
+
+    Looks at the header of every image, and at no mask: for what is learnt from boxes.
+    """
+    image_dir = _existing_folder(image_dir)
+    _refuse(dataset, image_dir, [*_duplicates(dataset), *_header_faults(dataset, image_dir, dataset.image_by_id)])
+
+
+def _duplicates(dataset: CocoDataset) -> Iterator[str]:
+    for number, times in _repeated(record.id for record in dataset.images):
+        yield f"image id {number} occurs {times} times"
+
+
+def _header_faults(dataset: CocoDataset, image_dir: Path, image_ids: Iterable[int]) -> Iterator[str]:
+    for image_id in image_ids:
         record = dataset.image_by_id[image_id]
         try:
             if not header_size_matches(record, image_dir):
-                faults.append(
-                    f"{image_dir / record.file_name}: is not of the size of its record, {record.width}x{record.height}"
-                )
+                size = f"{record.width}x{record.height}"
+                yield f"{image_dir / record.file_name}: is not of the size of its record, {size}"
         except DataError as error:
-            faults.append(str(error))
+            yield str(error)
+
+
+def _refuse(dataset: CocoDataset, image_dir: Path, faults: list[str]) -> None:
     if faults:
         more = f" (and {len(faults) - 1} faults more)" if len(faults) > 1 else ""
         raise DataError(
             f"{dataset.path} cannot be trained on: {faults[0]}{more}; list them with  sharpmask check {dataset.path} "
             f"--images {image_dir}"
         )
-    if negatives:
-        NegativeSource(dataset, geometry).draw(np.random.default_rng(0))
 
 
 def _existing_folder(image_dir: str | Path) -> Path:
@@ -220,8 +238,8 @@ def _check_references(dataset: CocoDataset, geometry: CanonicalGeometry) -> Iter
         yield "no-usable", f"all {len(dataset.annotations)} are crowds, too small, or without segmentation or image"
     if dataset.images and not any(record.exhaustive for record in dataset.images):
         yield "no-exhaustive", "'exhaustive' is false for every image"
-    for number, times in _repeated(record.id for record in dataset.images):
-        yield "duplicate-image-id", f"image id {number} occurs {times} times"
+    for message in _duplicates(dataset):
+        yield "duplicate-image-id", message
     for number, times in _repeated(annotation.id for annotation in dataset.annotations):
         yield "duplicate-annotation-id", f"annotation id {number} occurs {times} times"
     for name, times in _repeated(record.file_name for record in dataset.images):

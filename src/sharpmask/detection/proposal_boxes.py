@@ -7,6 +7,7 @@ kept as one JSON line a photo, so that a run that was stopped goes on with the n
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,15 @@ def kept_lines(
     """Boxes of each image from `cache`; those that it does not hold yet are made and added to it at once.
 
     Raises:
-        ConfigError: the file is of another `identity`.
+        ConfigError: the file is of another `identity`, or none of ours.
+        DataError: it is damaged.
     """
     header = json.dumps({"identity": dict(identity)}, sort_keys=True) + "\n"
     text = cache.read_bytes().decode("utf-8", "replace") if cache.exists() else ""
-    if text and "\n" in text and not text.startswith(header):
+    if not text.startswith(header) and not header.startswith(text):  # a stop may have cut the first line, too
         raise ConfigError(
-            f"{cache} holds the proposals of another model, number or data set; remove it, or name another"
+            f"{cache} holds something else, or the proposals of another model, number or data set; remove it, or name "
+            "another"
         )
     whole = text[: text.rfind("\n") + 1] or header  # a stop may have cut the last line
     if whole != text:
@@ -97,7 +100,10 @@ def kept_lines(
             cache.write_text(whole, encoding="utf-8")
         except OSError as error:
             raise ConfigError(f"cannot write {cache}: {error.strerror or error}") from error
-    lines = {entry["image_id"]: entry["boxes"] for entry in map(json.loads, whole.splitlines()[1:])}
+    try:
+        lines = {int(entry["image_id"]): entry["boxes"] for entry in map(json.loads, whole.splitlines()[1:])}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{cache} is damaged ({error}); remove it, and it is made anew") from None
     left = [image_id for image_id in image_ids if image_id not in lines]
     with open(cache, "a", encoding="utf-8") as out:
         for image_id in tqdm(left, desc="proposals", unit="photo", disable=quiet or not left):
@@ -113,8 +119,12 @@ def _usable(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def _identity(model: str) -> str:
-    """A model's name, or for a file what is in it."""
-    return model if model in SPECS or not Path(model).is_file() else file_digest(model)
+    """What is in a model's file, bundled ones after their names."""
+    spec = SPECS.get(model)
+    if spec is not None and spec.weights is not None:
+        with resources.as_file(resources.files("sharpmask") / "weights" / spec.weights) as path:
+            return f"{model} {file_digest(path)}"
+    return file_digest(model) if Path(model).is_file() else model
 
 
 def file_digest(path: str | Path) -> str:

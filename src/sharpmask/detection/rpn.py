@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sharpmask.checkpoints.store import load_state, read_safetensors
+from sharpmask.checkpoints.store import load_state, read_safetensors, write_safetensors
 from sharpmask.data.coco import CocoDataset, read_coco
 from sharpmask.data.photos import PhotoCache
 from sharpmask.detection.boxes import clip_boxes, decode_boxes, encode_boxes
@@ -35,7 +34,6 @@ from sharpmask.detection.specs import DetectorSpec, get_detector_spec
 from sharpmask.detection.store import load_detector_trunk
 from sharpmask.detection.task import BoxTask
 from sharpmask.errors import DataError, ModelError
-from sharpmask.files import atomic_write
 from sharpmask.networks.trunk import Features
 from sharpmask.proposals.proposer import pick_device
 from sharpmask.training.checkpoint import open_run
@@ -238,17 +236,12 @@ def train_rpn(config: DetectorConfig, *, resume: bool = False, store: FeatureSto
 
 def save_rpn(network: RegionProposalNetwork, path: Path, *, dtype: torch.dtype) -> None:
     """Write weights and architecture, atomically."""
-    tensors = {
-        name: tensor.detach().to("cpu", dtype if tensor.ndim > 1 else torch.float32).contiguous()
-        for name, tensor in network.state_dict().items()
-    }
     metadata = {
         "format": FORMAT,
         "spec": json.dumps(dataclasses.asdict(network.spec)),
         "hidden": str(network.conv.out_channels),
     }
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    write_safetensors(network.state_dict(), path, metadata=metadata, dtype=dtype)
 
 
 def load_rpn(path: str | Path) -> RegionProposalNetwork:

@@ -5,21 +5,20 @@ trunk's weights.
 """
 
 import dataclasses
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
-from sharpmask.checkpoints.store import load_network, load_state, read_safetensors
+from sharpmask.checkpoints.store import load_network, load_state, read_safetensors, write_safetensors
 from sharpmask.detection.classes import DetectorClass
 from sharpmask.detection.networks import C5Head, FastRCNN, MultiPathNet, TrunkNetwork, build_detector
 from sharpmask.detection.specs import DetectorSpec
 from sharpmask.errors import ConfigError, ModelError
-from sharpmask.files import atomic_write
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.trunk import convert_batchnorm
 
@@ -45,20 +44,17 @@ def save_detector(
         notes: further text for the file's header.
         dtype: of weights with two or more dimensions; all else stays in fp32.
     """
-    tensors = {
-        name: tensor.detach().to("cpu", dtype if tensor.ndim > 1 else torch.float32).contiguous()
-        for name, tensor in network.state_dict().items()
-        if trunk_of is None or not name.startswith("trunk.")
-    }
+    tensors = network.state_dict()
     metadata = {
         "format": FORMAT,
         "spec": json.dumps(dataclasses.asdict(network.spec)),
         "classes": json.dumps([dataclasses.asdict(entry) for entry in classes]),
-        **({"trunk_of": trunk_of} if trunk_of else {}),
         **(notes or {}),
     }
-    with atomic_write(path) as temporary:
-        save_file(tensors, temporary, metadata=metadata)
+    if trunk_of is not None:
+        tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("trunk.")}
+        metadata |= {"trunk_of": trunk_of, "trunk_digest": _digest(network.trunk)}
+    write_safetensors(tensors, path, metadata=metadata, dtype=dtype)
 
 
 def load_detector(name_or_path: str | Path) -> tuple[FastRCNN | MultiPathNet, list[DetectorClass]]:
@@ -93,9 +89,23 @@ def _load_file(path: Path) -> tuple[FastRCNN | MultiPathNet, list[DetectorClass]
     network = build_detector(spec, len(classes))
     if "trunk_of" in metadata:
         trunk = load_network(metadata["trunk_of"]).deepmask.trunk
+        if metadata.get("trunk_digest", _digest(trunk)) != _digest(trunk):
+            raise ModelError(
+                f"{path} was trained on the trunk of another '{metadata['trunk_of']}' than this version has; use the "
+                "version it was made with, or train it again"
+            )
         tensors = {**tensors, **{f"trunk.{name}": tensor for name, tensor in trunk.state_dict().items()}}
     load_state(network, tensors, path)
     return network.eval(), classes
+
+
+def _digest(trunk: nn.Module) -> str:
+    """SHA-256 of a trunk's weights."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(trunk.state_dict().items()):
+        found.update(name.encode())
+        found.update(tensor.detach().cpu().float().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def load_detector_trunk(network: TrunkNetwork, source: str) -> None:

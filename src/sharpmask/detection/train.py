@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sharpmask.data.check import assert_trainable
+from sharpmask.data.check import assert_photos
 from sharpmask.data.coco import CocoDataset, read_coco
 from sharpmask.data.photos import PhotoCache
 from sharpmask.detection.classes import DetectorClass, choose_classes, describe_classes
@@ -26,6 +26,7 @@ from sharpmask.detection.validation import Validation
 from sharpmask.errors import DataError, ModelError
 from sharpmask.networks.specs import SPECS
 from sharpmask.training.checkpoint import open_run
+from sharpmask.training.config import RANDOM_TRUNK
 from sharpmask.training.distributed import World, from_main, in_world, was_restarted
 from sharpmask.training.logs import RunLog
 from sharpmask.training.loop import run_loop
@@ -60,10 +61,12 @@ def train_detector(
     dataset = read_coco(config.annotations)
     classes = choose_classes(dataset, names=config.classes, min_examples=config.min_examples)
     get_detector_spec(config.detector)
-    assert_trainable(dataset, config.images, negatives=False)
+    assert_photos(dataset, config.images)
     with in_world(config.device) as (device, world):
         state = from_main(lambda: open_run(output, config, resume=resume or was_restarted()), world)
         if world.is_main:
+            if config.origin is None:
+                print(RANDOM_TRUNK, file=sys.stderr)
             (say or (lambda text: print(text, file=sys.stderr)))(describe_classes(classes, dataset))
         task = DetectorTask(config, dataset, classes, device, world, store)
         run_loop(task, config, output, world, state)

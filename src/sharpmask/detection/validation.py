@@ -14,13 +14,15 @@ from sharpmask.detection.networks import FastRCNN, MultiPathNet
 from sharpmask.detection.proposal_boxes import ProposalBoxes
 from sharpmask.errors import DataError
 from sharpmask.evaluation.detections import VOC, evaluate_detections
+from sharpmask.indexing import evenly
 
 
 class Validation:
-    """Measures detectors on the first `photos` photos of a data set, with fixed proposals.
+    """Measures detectors on at most `photos` exhaustively annotated photos of a data set, evenly spread, with fixed
+    proposals.
 
     Raises:
-        DataError: the data set does not list a class under the id that the detector has it.
+        DataError: the data set does not list a class under the id that the detector has it, or has no such photo.
     """
 
     def __init__(
@@ -35,7 +37,11 @@ class Validation:
             if dataset.categories.get(entry.id) != entry.name:
                 raise DataError(f"{dataset.path}: has no category {entry.id} '{entry.name}' as the training data have")
         self.classes, self.proposals, self.image_dir = classes, proposals, Path(image_dir)
-        self.records = list(dataset.image_by_id.values())[:photos]
+        self.records = evenly([r for r in dataset.image_by_id.values() if r.exhaustive], photos)
+        if not self.records:
+            raise DataError(
+                f"{dataset.path}: no photo is annotated exhaustively, so that there is none to measure AP on"
+            )
         chosen = {record.id for record in self.records}
         self.truth: dict[str, Any] = {
             "images": [
