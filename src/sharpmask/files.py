@@ -13,6 +13,11 @@ from sharpmask.errors import ConfigError, SharpMaskError
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
 
 
+def writable(name: str) -> str:
+    """A file's name as text, with what is not Unicode (bytes of another encoding) written as escapes."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block succeeds, remove it when the block fails.

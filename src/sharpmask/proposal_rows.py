@@ -2,8 +2,8 @@
 
 Columns: image_id int64, file_name string, width and height int32 (of the photo), rank int32 (from 1), score float32,
 x, y, box_width, box_height float32 (the mask's box in pixels, upper left corner first), area int64 (pixels), counts
-string (COCO's compressed run lengths; with `size` [height, width] it is a COCO RLE), stability float32 (null unless it
-was asked for). A photo without proposals has no row.
+string (COCO's compressed run lengths; with `size` [height, width] it is a COCO RLE), stability float32 (null where
+it was not computed, as by the papers' ranking). A photo without proposals has no row.
 
 Needs the package pyarrow, and nothing of torch: writers run beside the processes that compute.
 """

@@ -18,6 +18,7 @@ from pycocotools.coco import COCO
 from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.formats import PHOTO_FORMATS, FormatOptions, open_formats, parse_formats
 from sharpmask.proposals.folder import Photo, photo_names
+from sharpmask.proposals.records import Records
 from sharpmask.proposals.result import Proposals
 
 Save = Callable[..., Path]
@@ -122,6 +123,37 @@ def test_cvat_by_its_description(save: Save, masks: np.ndarray, fill: Fill, shap
     np.testing.assert_array_equal(found, masks)
 
 
+def test_cvat_is_xml_whatever_the_names_hold(save: Save) -> None:
+    root = ElementTree.parse(save("cvat", label="x\x01y") / "cvat.xml").getroot()
+    assert root.findtext("meta/task/labels/label/name") == "x\ufffdy"
+
+
+@pytest.mark.parametrize("name", PHOTO_FORMATS)
+def test_a_name_in_another_encoding(name: str, photo: Photo, proposals: Proposals, tmp_path: Path) -> None:
+    """Bytes of Latin-1 in a file name, as Python gives them: the results have them as escapes."""
+    path = Path("caf\udce9.png")
+    record = Records(None, [path]).find(1, path) | {"width": photo.size[1], "height": photo.size[0]}
+    with open_formats([name], tmp_path, FormatOptions()) as write:
+        write(Photo(tmp_path / path, photo_names([path])[path], record), proposals)
+    assert any(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file())
+
+
+@pytest.mark.parametrize(
+    ("prefix", "name", "address"),
+    [
+        ("/data/local-files/?d=photos/", "a b#1.png", "/data/local-files/?d=photos/a%20b%231.png"),
+        ("s3://bucket/", "a b#1.png", "s3://bucket/a b#1.png"),
+    ],
+)
+def test_label_studio_addresses(
+    prefix: str, name: str, address: str, photo: Photo, proposals: Proposals, tmp_path: Path
+) -> None:
+    with open_formats(["label-studio"], tmp_path, FormatOptions(image_prefix=prefix)) as write:
+        write(Photo(tmp_path / name, name, photo.record | {"file_name": name}), proposals)
+    (task,) = json.loads((tmp_path / "label_studio.json").read_text())
+    assert task["data"]["image"] == address
+
+
 def read_brush(codes: list[int]) -> np.ndarray:
     """The bytes of a packed stream, bit by bit as its description says."""
     bits = "".join(f"{code:08b}" for code in codes)
@@ -158,12 +190,28 @@ def test_label_studio_brushes(save: Save, masks: np.ndarray) -> None:
 
 
 def test_label_studio_long_runs() -> None:
-    from sharpmask.formats.label_studio import brush_rle
+    from sharpmask.formats.label_studio import brush_rle, image_runs
 
     mask = np.zeros((300, 400), bool)
     mask[100:290] = True  # runs of more than 65,536 bytes
     mask[5, 7] = mask[299, 399] = True
-    np.testing.assert_array_equal(read_brush(brush_rle(mask).tolist()), np.repeat(mask.ravel(), 4) * np.uint8(255))
+    code = brush_rle(image_runs(mask, 0, 0, mask.shape))
+    np.testing.assert_array_equal(read_brush(code.tolist()), np.repeat(mask.ravel(), 4) * np.uint8(255))
+
+
+def test_runs_of_an_image_from_a_part_of_it() -> None:
+    from sharpmask.formats.cvat import row_runs
+    from sharpmask.formats.label_studio import image_runs
+
+    rng = np.random.default_rng(0)
+    for top, left, bottom, right in ((0, 0, 9, 11), (2, 3, 7, 8), (0, 0, 4, 11), (5, 0, 9, 1), (8, 10, 9, 11)):
+        for share in (0.0, 0.5, 1.0):
+            mask = np.zeros((9, 11), bool)
+            mask[top:bottom, left:right] = rng.random((bottom - top, right - left)) < share
+            found = image_runs(mask[top:bottom, left:right], left, top, mask.shape)
+            pairs = [int(n) for n in row_runs(mask)]
+            # The runs end with ones or zeros; a last run of zeros without length may stand there or not.
+            assert [int(n) for n in found][: len(pairs)] == pairs and not found[len(pairs) :].any()
 
 
 def test_label_studio_polygons(save: Save, masks: np.ndarray, fill: Fill) -> None:
@@ -272,7 +320,7 @@ def test_several_formats_and_bad_names(photo: Photo, proposals: Proposals, tmp_p
 
 def test_photo_names_are_unique_without_regard_to_case() -> None:
     names = photo_names([Path("x/A.png"), Path("y/a.jpg"), Path("a_2.png"), Path("b.png")])
-    assert list(names.values()) == ["A", "a_2", "a_2_2", "b"]
+    assert list(names.values()) == ["A", "a_3", "a_2", "b"]  # no photo gets another one's name
 
 
 def test_simplified_polygons_are_shorter(save: Save, photo: Photo) -> None:

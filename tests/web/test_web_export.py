@@ -106,6 +106,13 @@ def test_masks_are_sorted_and_rewritten(client: TestClient) -> None:
     assert [(entry["score"], entry["segmentation"]["counts"]) for entry in entries] == [(0.8, "24"), (0.1, "15")]
 
 
+def test_names_with_dots(client: TestClient) -> None:
+    found = _found(client)
+    images = [{**_to_export(found, [0]), "file_name": f"2024.05.0{day}.jpg"} for day in (1, 2)]
+    files = _files(client.post("/v1/export", json={"format": "yolo", "images": images}))
+    assert set(files) == {"yolo/data.yaml", "yolo/labels/2024.05.01.txt", "yolo/labels/2024.05.02.txt"}
+
+
 def test_several_images_of_one_name(client: TestClient) -> None:
     found = _found(client)
     images = [_to_export(found, [0]), _to_export(found, [3])]

@@ -34,6 +34,7 @@ from sharpmask.bulk.storage import (
     walk,
 )
 from sharpmask.errors import ConfigError, DataError, SharpMaskError
+from sharpmask.files import writable
 from sharpmask.images import SUFFIXES
 
 KINDS = ("images", "list", "parquet", "webdataset")
@@ -205,14 +206,9 @@ class Listing:
 
 
 def _image(file: File) -> Item:
-    path, key = file.name, _writable(file.name)
+    path, key = file.name, writable(file.name)
     error = None if key == path else "its name is not valid UTF-8; rename it"
     return Item(key, key if error else path, length=file.size, version=file.version, error=error)
-
-
-def _writable(name: str) -> str:
-    """The name, with what is not Unicode (bytes of another encoding in a file name) written as escapes."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _lines(base: str, file: File) -> Iterator[Item]:

@@ -6,6 +6,7 @@ names are file names without folders. Better proposals lie above worse ones (`z_
 scores but an attribute of the label: give the task's label a text attribute `score` to see them.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,19 +29,19 @@ def open_cvat(output: Path, options: FormatOptions) -> Iterator[Write]:
     number = 0
     with atomic_write(output / "cvat.xml") as temporary, open(temporary, "w", encoding="utf-8") as file:
         kind = "polygon" if options.shapes == "polygons" else "mask"
-        file.write(_HEAD.format(label=escape(options.label), kind=kind))
+        file.write(_HEAD.format(label=escape(_text(options.label)), kind=kind))
 
         def write(photo: Photo, proposals: Proposals) -> None:
             nonlocal number
             height, width = photo.size
-            name = quoteattr(Path(photo.record["file_name"]).name)
+            name = quoteattr(_text(Path(photo.record["file_name"]).name))
             file.write(f'  <image id="{number}" name={name} width="{width}" height="{height}">\n')
             for index in range(len(proposals)):
                 if options.shapes == "polygons":
                     shapes = list(_polygons(proposals, index, options.simplify))
                 else:
                     shapes = list(_mask(proposals, index))
-                label, order = quoteattr(options.label), len(proposals) - index
+                label, order = quoteattr(_text(options.label)), len(proposals) - index
                 common = f'label={label} source="auto" occluded="0" z_order="{order}"'
                 score = f'<attribute name="score">{exact(proposals.scores[index]):g}</attribute>'
                 for tag, attributes in shapes:
@@ -52,6 +53,7 @@ def open_cvat(output: Path, options: FormatOptions) -> Iterator[Write]:
         file.write("</annotations>\n")
 
 
+_NOT_IN_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")
 _HEAD = """<?xml version="1.0" encoding="utf-8"?>
 <annotations>
   <version>1.1</version>
@@ -77,6 +79,11 @@ _HEAD = """<?xml version="1.0" encoding="utf-8"?>
     </task>
   </meta>
 """
+
+
+def _text(text: str) -> str:
+    """The text with a mark in place of each character that XML cannot hold."""
+    return _NOT_IN_XML.sub("\ufffd", text)
 
 
 def _mask(proposals: Proposals, index: int) -> Iterator[tuple[str, str]]:

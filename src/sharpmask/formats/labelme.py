@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from sharpmask.files import atomic_write, make_folder
+from sharpmask.files import atomic_write, make_folder, writable
 from sharpmask.formats.contours import outline
 from sharpmask.formats.joining import without_holes
 from sharpmask.formats.numbers import exact, pair_list
@@ -48,7 +48,7 @@ def open_labelme(output: Path, options: FormatOptions) -> Iterator[Write]:
                 }
                 for index, shape in shapes
             ],
-            "imagePath": Path(_relative(photo.path, folder)).as_posix(),
+            "imagePath": writable(Path(_relative(photo.path, folder)).as_posix()),
             "imageData": None,
             "imageHeight": photo.size[0],
             "imageWidth": photo.size[1],

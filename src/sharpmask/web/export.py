@@ -63,7 +63,7 @@ def export(request: ExportRequest, proposals: Sequence[Proposals], stop: Stop) -
         folder = Path(name)
         # Writers that point to the photo get one beside their own file: where users are told to put it.
         paths = [folder / request.format / safe_name(image.file_name) for image in request.images]
-        names = photo_names([Path(str(i), file_stem(path.name)) for i, path in enumerate(paths)])
+        names = photo_names([Path(str(i), f"{file_stem(path.name)}.image") for i, path in enumerate(paths)])
         with open_formats([request.format], folder, request.options.to_format_options()) as write:
             for number, (image, path, stem, masks) in enumerate(
                 zip(request.images, paths, names.values(), proposals, strict=True), start=1
