@@ -205,3 +205,12 @@ def test_find_images_names_what_is_wrong(tmp_path: Path) -> None:
     ]:
         with pytest.raises(ConfigError, match=message):
             find_images(inputs)
+
+
+def test_a_folder_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(ConfigError, match=r"cannot be read \(Permission denied\)"):
+        find_images([tmp_path])

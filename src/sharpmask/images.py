@@ -20,7 +20,7 @@ MAX_PIXELS = 200_000_000
 # What lies under transparent pixels: the networks' padding value, so that "nothing there" looks the same everywhere,
 # and neither black nor white drawings on a transparent ground vanish.
 BACKGROUND = (128, 128, 128)
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SUFFIXES = {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 
 _open_lock = threading.Lock()
 
@@ -95,7 +95,10 @@ def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
     for item in inputs:
         path = Path(item)
         if path.is_dir():
-            matches = sorted(child for child in path.iterdir() if _is_image_file(child))
+            try:
+                matches = sorted(child for child in path.iterdir() if _is_image_file(child))
+            except OSError as error:
+                raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
             complaint = f"{path}: the folder holds no images (known suffixes: {' '.join(sorted(SUFFIXES))})"
         elif path.exists():
             matches, complaint = [path], ""
@@ -111,6 +114,20 @@ def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
         raise ConfigError("no input: give image files, folders or patterns")
     unique = {os.path.realpath(path): path for path in reversed(found)}  # the first spelling of each file wins
     return [path for path in found if unique[os.path.realpath(path)] == path]
+
+
+def assert_apart(inputs: Sequence[str | os.PathLike[str]], output: Path) -> None:
+    """Refuse an output folder that is one of the folders of inputs: the next run would take its pictures for photos.
+
+    Raises:
+        ConfigError: it is.
+    """
+    for item in inputs:
+        if Path(item).is_dir() and os.path.realpath(item) == os.path.realpath(output):
+            raise ConfigError(
+                f"--output {output} is a folder of inputs, too, where results would mix with photos; "
+                "give another folder"
+            )
 
 
 def _is_image_file(path: Path) -> bool:

@@ -121,6 +121,10 @@ def test_a_truncated_file_gives_status_1(
         ["--device", "toaster"],
         ["--unknown"],
         ["no such file.jpg"],
+        ["--track-iou", "0.5"],
+        ["--track-gap", "3"],
+        ["--containment-threshold", "0.5"],
+        ["--compat", "torch7", "--stability-offset", "2"],
     ],
 )
 def test_bad_options_give_status_2(
@@ -134,6 +138,24 @@ def test_bad_options_give_status_2(
     assert status == 2
     assert not output.exists()
     assert capsys.readouterr().err.strip()
+
+
+def test_the_folder_of_photos_takes_no_results(
+    loaded: list[str], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(folder.iterdir())
+    assert main(["propose", str(folder), "--output", f"{folder}/../in"]) == 2
+    assert "is a folder of inputs" in capsys.readouterr().err and sorted(folder.iterdir()) == before
+
+
+def test_the_offset_of_the_stability_that_ranks(loaded: list[str], folder: Path, tmp_path: Path) -> None:
+    found = []
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (90, 90, 3), dtype=np.uint8)).save(folder / "a.jpg")
+    for options in ([], ["--stability-offset", "1"], ["--stability-offset", "4"]):
+        assert main(["propose", str(folder / "a.jpg"), "--output", str(tmp_path), "--no-overlay", *options]) == 0
+        found.append((tmp_path / "proposals.json").read_text())
+    assert found[0] == found[1] != found[2]
 
 
 def test_bad_output(loaded: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,11 +15,12 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from sharpmask.errors import ConfigError, DataError
+from sharpmask.errors import ConfigError, DataError, ImageError
 from sharpmask.images import read_image
 from sharpmask.proposals import Proposals, folder
 from sharpmask.proposals.folder import overlay_paths, propose_files
 from sharpmask.proposals.proposer import Proposer
+from sharpmask.proposals.records import Records
 
 
 @pytest.fixture
@@ -95,6 +96,41 @@ def test_ids_of_an_annotation_file(proposer: Proposer, photos: list[Path], tmp_p
     assert {entry["image_id"] for entry in results} == {71, 73}
     assert len(report.failures) == 1 and "60x50" in errors.getvalue() and "60x51" in errors.getvalue()
     assert not (tmp_path / "out" / "images.json").exists()
+
+
+def test_a_record_is_of_one_photo_only(proposer: Proposer, photos: list[Path], tmp_path: Path) -> None:
+    """Two photos of one name: that which the annotations' folder tells, or, where they tell none, neither."""
+    twins = [tmp_path / "one" / "a.jpg", tmp_path / "two" / "a.jpg"]
+    for twin in twins:
+        twin.parent.mkdir()
+        Image.new("RGB", (60, 40)).save(twin)
+    ann = write_annotations(tmp_path / "ann.json", [{"id": 5, "file_name": "two/a.jpg"}])
+    records = Records(ann, twins)
+    assert records.find(2, twins[1])["id"] == 5
+    with pytest.raises(ImageError, match=r"one/a\.jpg: not listed .* whose 'two/a\.jpg' is .*two/a\.jpg"):
+        records.find(1, twins[0])
+    records = Records(write_annotations(tmp_path / "ann.json", [{"id": 5, "file_name": "a.jpg"}]), twins)
+    for twin in twins:
+        with pytest.raises(ImageError, match=r"'a\.jpg' may be this or .*; give it folders"):
+            records.find(1, twin)
+
+
+def test_annotations_with_a_byte_order_mark_and_with_ids_that_are_words(tmp_path: Path) -> None:
+    ann = tmp_path / "ann.json"
+    ann.write_bytes(b"\xef\xbb\xbf" + json.dumps({"images": [{"id": 4, "file_name": "a.jpg"}]}).encode())
+    assert Records(ann, [Path("a.jpg")]).find(1, Path("a.jpg"))["id"] == 4
+    write_annotations(ann, [{"id": "4", "file_name": "a.jpg"}])
+    with pytest.raises(DataError, match="has the image id '4'"):
+        Records(ann, [Path("a.jpg")])
+
+
+def test_the_list_of_images_of_an_earlier_run_goes(proposer: Proposer, photos: list[Path], tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    propose_files(proposer, photos[:1], output, progress=False)
+    assert (output / "images.json").exists()
+    ann = write_annotations(tmp_path / "ann.json", [{"id": 9, "file_name": photos[0].name}])
+    propose_files(proposer, photos[:1], output, annotations=ann, progress=False)
+    assert not (output / "images.json").exists()
 
 
 def test_annotation_files_that_do_not_fit(proposer: Proposer, photos: list[Path], tmp_path: Path) -> None:

@@ -89,6 +89,18 @@ def test_from_a_geotiff_to_shapes_on_the_ground(tmp_path: Path, transform: Affin
             assert table["rank"][best] == best + 1
 
 
+def test_what_lies_on_the_ground_and_what_does_not_are_not_mixed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A photo's masks must not depend on its neighbours in the command."""
+    path = geotiff(tmp_path / "ortho.tif", TRANSFORMS["north up"])
+    Image.new("RGB", (60, 40)).save(tmp_path / "photo.png")
+    given = ["propose", str(path), str(tmp_path / "photo.png"), "--output", str(tmp_path / "out"), "--device", "cpu"]
+    assert main([*given, *ONE_EACH]) == 2
+    assert "ortho.tif lies on the ground" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert main([*given, *ONE_EACH, "--tile", "256"]) == 0
+
+
 def test_georeferenced_files_need_no_option(tmp_path: Path) -> None:
     path = geotiff(tmp_path / "ortho.tif", TRANSFORMS["north up"])
     assert propose(path, tmp_path / "out", "--format", "geojson", "--coordinates", "wgs84") == 0

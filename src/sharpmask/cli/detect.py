@@ -68,9 +68,10 @@ def run(args: Namespace) -> int:
 
     from sharpmask.detection.detector import Detector
     from sharpmask.detection.folder import detect_files
-    from sharpmask.images import find_images
+    from sharpmask.images import assert_apart, find_images
 
     counts = _counts(args.proposal_counts, args.proposals)
+    assert_apart(args.inputs, Path(args.output))
     paths = find_images(args.inputs)
     detector = Detector.load(
         args.detector,

@@ -6,6 +6,7 @@ images are searched in tiles, georeferenced ones always; videos frame by frame."
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from jsonargparse import ActionYesNo, ArgumentParser, Namespace
 
@@ -78,7 +79,12 @@ def add_arguments(parser: ArgumentParser) -> None:
         metavar="IOU",
         help="drop masks that change more than this when the threshold moves (0…1; higher is stricter)",
     )
-    parser.add_argument("--stability-offset", type=float, default=1.0, help="how far it moves, in logits, up and down")
+    parser.add_argument(
+        "--stability-offset",
+        type=float,
+        default=None,
+        help="how far it moves, in logits, up and down; also of the stability that ranks (default 1)",
+    )
     parser.add_argument(
         "--containment",
         choices=["parts", "wholes", "both"],
@@ -88,9 +94,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--containment-threshold",
         type=float,
-        default=0.9,
+        default=None,
         metavar="SHARE",
-        help="nested: this share of the smaller mask lies within the larger",
+        help="nested: this share of the smaller mask lies within the larger (default 0.9)",
     )
     parser.add_argument(
         "--partition", action="store_true", help="cut the masks so that each pixel has one, that of the best"
@@ -174,21 +180,24 @@ def _add_video_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--start", type=str, default=None, metavar="TIME", help="videos: seconds or [h:]m:s")
     parser.add_argument("--end", type=str, default=None, metavar="TIME", help="videos: frames before this time")
     parser.add_argument("--track", action="store_true", help="videos: link masks to tracks by their overlap")
-    parser.add_argument("--track-iou", type=float, default=0.4, metavar="IOU", help="least overlap that links two")
-    parser.add_argument("--track-gap", type=int, default=2, help="frames that a track may miss")
+    parser.add_argument(
+        "--track-iou", type=float, default=None, metavar="IOU", help="least overlap that links two (default 0.4)"
+    )
+    parser.add_argument("--track-gap", type=int, default=None, help="frames that a track may miss (default 2)")
     parser.add_argument("--save-frames", action="store_true", help="videos: write the frames as JPEG files, too")
 
 
 def run(args: Namespace) -> int:
     from sharpmask.checkpoints import DEFAULT_MODEL, load_network
     from sharpmask.formats import FormatOptions, open_formats, parse_formats
-    from sharpmask.images import find_images
+    from sharpmask.images import assert_apart, find_images
     from sharpmask.proposals.cleaning import Cleaning
     from sharpmask.proposals.clips import propose_videos, split_videos
     from sharpmask.proposals.compat import Torch7Proposer
     from sharpmask.proposals.folder import propose_files
     from sharpmask.proposals.large import Tiling, needs_tiles, propose_rasters
     from sharpmask.proposals.proposer import Proposer
+    from sharpmask.proposals.ranking import STABILITY_OFFSET
     from sharpmask.proposals.raster_files import parse_bands, parse_stretch
     from sharpmask.proposals.tracking import Tracking
     from sharpmask.proposals.video import Choice, parse_time
@@ -212,12 +221,13 @@ def run(args: Namespace) -> int:
         min_stability=args.min_stability,
         nms=args.nms,
         containment=args.containment,
-        containment_threshold=args.containment_threshold,
         partition=args.partition,
         count=args.count,
+        **_given(args, containment_threshold="containment_threshold"),
     )
     choice = Choice(step=args.step, fps=args.fps, start=parse_time(args.start) or 0.0, end=parse_time(args.end))
-    tracking = Tracking(args.track_iou, args.track_gap) if args.track else None
+    tracking = Tracking(**_given(args, iou="track_iou", gap="track_gap")) if args.track else None
+    assert_apart(args.inputs, Path(args.output))
     inputs, videos = split_videos(args.inputs)
     paths = videos or find_images(inputs)
     tiling = Tiling(
@@ -230,7 +240,7 @@ def run(args: Namespace) -> int:
         needs_crs=args.coordinates in ("ground", "wgs84"),
         whole_maps=args.partition or "label-map" in formats,
     )
-    _check_kinds(args, inputs, videos, formats)
+    _check_options(args, inputs, videos, formats)
     tiled = not videos and needs_tiles(paths, tiling)
     settings = {name: getattr(args, name) for name in _PROPOSER_OPTIONS} | {"scales": parse_scales(args.scales)}
     if args.top is not None:
@@ -250,7 +260,9 @@ def run(args: Namespace) -> int:
             raise ConfigError("--compat torch7 repeats other arithmetic and has no runtimes; leave one of them out")
         proposer = Torch7Proposer(network, **settings)
     else:
-        stability = None if args.min_stability is None else args.stability_offset
+        stability = args.stability_offset
+        if stability is None and args.min_stability is not None:
+            stability = STABILITY_OFFSET
         network = with_runtime(network, args.runtime, args.device)
         proposer = Proposer(network, stability_offset=stability, **settings)
     output = Path(args.output)
@@ -277,8 +289,13 @@ def run(args: Namespace) -> int:
     return 1 if report.failures else 0
 
 
-def _check_kinds(args: Namespace, inputs: list[str], videos: list[Path], formats: list[str]) -> None:
-    """Refuse options that would go unheeded with the inputs that are given."""
+def _given(args: Namespace, **names: str) -> dict[str, Any]:
+    """By parameter: the options (named after the =) that were given; the others keep the parameters' defaults."""
+    return {parameter: getattr(args, name) for parameter, name in names.items() if getattr(args, name) is not None}
+
+
+def _check_options(args: Namespace, inputs: list[str], videos: list[Path], formats: list[str]) -> None:
+    """Refuse options that would go unheeded with the inputs and the other options that are given."""
     if inputs and videos:
         raise ConfigError(f"{videos[0]} is a video and {inputs[0]} is none: give them to separate commands")
     defaults = {"step": 1, "fps": None, "start": None, "end": None, "track": False, "save_frames": False}
@@ -288,6 +305,13 @@ def _check_kinds(args: Namespace, inputs: list[str], videos: list[Path], formats
     for name in ("tile", "overlap", "bands", "stretch", "annotations"):
         if videos and getattr(args, name) is not None:
             raise ConfigError(f"--{name} is for images, not for videos")
+    if videos and args.coordinates not in ("auto", "pixels"):
+        raise ConfigError(f"--coordinates {args.coordinates} is for images, not for videos")
+    for name, needed in {"track_iou": "track", "track_gap": "track", "containment_threshold": "containment"}.items():
+        if getattr(args, name) is not None and not getattr(args, needed):
+            raise ConfigError(f"--{name.replace('_', '-')} has no effect without --{needed}")
+    if args.compat and args.stability_offset is not None:
+        raise ConfigError("--stability-offset has no effect with --compat torch7; leave one of them out")
     if "youtube-vis" in formats and not args.track:
         raise ConfigError("the format youtube-vis is for videos with --track")
 

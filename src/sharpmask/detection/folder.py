@@ -122,4 +122,6 @@ def detect_files(
         content = {"images": images, "annotations": [], "categories": categories}
         with atomic_write(output / "images.json") as temporary:
             temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    else:
+        (output / "images.json").unlink(missing_ok=True)  # that of an earlier run has other ids
     return report

@@ -21,7 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from sharpmask.errors import ImageError
-from sharpmask.files import atomic_write, make_folder
+from sharpmask.files import atomic_write, make_folder, writable
 from sharpmask.images import read_image
 from sharpmask.proposals.cleaning import Cleaning
 from sharpmask.proposals.compat import Torch7Proposer
@@ -191,16 +191,21 @@ def open_coco(output: Path) -> Iterator[Write]:
         file.write("\n]\n")
     if not (known and records):
         _write_images(output / "images.json", records, list(videos.values()))
+    else:
+        (output / "images.json").unlink(missing_ok=True)  # that of an earlier run has other ids
 
 
 def photo_names(paths: Sequence[Path]) -> dict[Path, str]:
-    """A name for each input: its stem, or with _2, _3, … added; unique also without regard to case."""
+    """A name for each input: its stem, or with _2, _3, … added, which makes it no other input's stem; unique also
+    without regard to case."""
+    stems = {path: writable(path.stem) for path in paths}
+    others = {stem.lower() for stem in stems.values()}
     taken: set[str] = set()
     chosen = {}
-    for path in paths:
-        name, number = path.stem, 2
-        while name.lower() in taken:
-            name, number = f"{path.stem}_{number}", number + 1
+    for path, stem in stems.items():
+        name, number = stem, 2
+        while name.lower() in taken or (number > 2 and name.lower() in others):
+            name, number = f"{stem}_{number}", number + 1
         taken.add(name.lower())
         chosen[path] = name
     return chosen

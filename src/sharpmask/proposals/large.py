@@ -9,7 +9,7 @@ from typing import TextIO
 import numpy as np
 from tqdm import tqdm
 
-from sharpmask.errors import ImageError
+from sharpmask.errors import ConfigError, ImageError
 from sharpmask.files import atomic_write, make_folder
 from sharpmask.images import MAX_PIXELS
 from sharpmask.proposals.cleaning import Cleaning
@@ -48,7 +48,10 @@ class Tiling:
 
 def needs_tiles(paths: Sequence[Path], tiling: Tiling, errors: TextIO | None = None) -> bool:
     """Whether pictures are to go through `propose_rasters`: when anything is asked for that only it does, or when one
-    of them lies on the ground. Without rasterio the latter is said on `errors` (default: standard error), and ignored.
+    they lie on the ground. Without rasterio the latter is said on `errors` (default: standard error), and ignored.
+
+    Raises:
+        ConfigError: some lie on the ground and others do not: what is found in one must not depend on the others.
     """
     if tiling != Tiling(top=tiling.top, coarser=tiling.coarser, whole_maps=tiling.whole_maps):
         return True
@@ -60,6 +63,12 @@ def needs_tiles(paths: Sequence[Path], tiling: Tiling, errors: TextIO | None = N
             file=errors or sys.stderr,
         )
         return False
+    if placed and len(placed) < len(paths):
+        other = next(path for path in paths if path not in placed)
+        raise ConfigError(
+            f"{placed[0]} lies on the ground and is searched in tiles, {other} does not and is not: give them to "
+            "separate commands, or say with --tile that all are to be"
+        )
     return bool(placed)
 
 
