@@ -1,5 +1,6 @@
 """The command itself: help, version, unknown commands, errors without tracebacks."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,27 @@ def test_train_refuses_unknown_and_impossible_settings(tmp_path: Path, capsys: p
     assert "stepps" in capsys.readouterr().err
     assert main(["train", *fields, "deepmask.batches=mask"]) == 2
     assert "deepmask.batches must be" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_gone(tmp_path: Path) -> None:
+    """`sharpmask … | true`: no traceback, and files are there."""
+    code = "import sys; from sharpmask.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    annotations = '{"images": [{"id": 1}], "annotations": [], "categories": []}'
+    (tmp_path / "a.json").write_text(annotations)
+    (tmp_path / "p.json").write_text("[]")
+    arguments = ["evaluate", "p.json", "--annotations", "a.json", "--json", "t.json"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(command, cwd=tmp_path, stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writer)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "BrokenPipe" not in done.stderr
+    assert (tmp_path / "t.json").read_text().startswith("{")
+
+
+def test_bench_refuses_a_size_without_pixels(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "none.jpg", "--size", "0", "5"]) == 2
+    assert "--size 0 5" in capsys.readouterr().err
 
 
 def test_help_does_not_import_torch() -> None:

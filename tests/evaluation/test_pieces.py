@@ -240,6 +240,26 @@ def test_parquet_gives_what_json_gives(case: tuple[dict, list[dict]], tmp_path: 
     same(measured(truth, path, iou_types=["segm"]), measured(truth, results, iou_types=["segm"]))
 
 
+@pytest.mark.parametrize("rows", [100, 1_000_000])
+def test_parquet_of_two_images_that_are_one_in_the_annotations(
+    case: tuple[dict, list[dict]], tmp_path: Path, rows: int
+) -> None:
+    """Of one name in two folders, in one row group or in two."""
+    pa = pytest.importorskip("pyarrow")
+    from pyarrow import compute, parquet
+
+    truth, results = case
+    table = parquet_rows(truth, results)
+    name = f"in/other/{truth['images'][0]['file_name']}"
+    first = table.filter(compute.equal(table["image_id"], 1))
+    second = first.set_column(0, "image_id", pa.array([99] * len(first), pa.int64()))
+    second = second.set_column(1, "file_name", pa.array([name] * len(first)))
+    path = tmp_path / "p.parquet"
+    parquet.write_table(pa.concat_tables([table, second]), path, row_group_size=rows)
+    with pytest.raises(DataError, match=rf"in/some/.* and {name} are both taken for one image"):
+        measured(truth, path)
+
+
 def test_parquet_of_other_images_is_refused(case: tuple[dict, list[dict]], tmp_path: Path) -> None:
     truth, results = case
     table = parquet_rows(truth, results)

@@ -372,6 +372,9 @@ def test_differences_need_the_same_annotations() -> None:
         ({"segmentation": {"size": [50, 100], "counts": "abc"}}, "the mask is 50x100 .* but the image is 100x100"),
         ({"segmentation": {"size": [100, 100], "counts": "52"}}, "damaged RLE"),
         ({"segmentation": {"size": [100, 100], "counts": [5, 2]}}, "add up to 7 pixels instead of 10000"),
+        ({"segmentation": {"size": [100, 100], "counts": ["a"]}}, "an RLE needs"),
+        ({"segmentation": {"size": [None, 100], "counts": "52"}}, "an RLE needs"),
+        ({"category_id": [1]}, "result number 1 has no usable 'category_id'"),
     ],
 )
 def test_bad_results_are_named(change: dict, message: str) -> None:
@@ -390,6 +393,9 @@ def test_bad_results_are_named(change: dict, message: str) -> None:
         ({"images": [{"id": 1}, {"id": 1}], "annotations": []}, "image id 1 occurs twice"),
         ({"images": [{"id": 1}], "annotations": [{"image_id": None}]}, "no usable 'image_id'"),
         ({"images": [{"id": 1}], "annotations": [{"id": 4, "image_id": 1, "area": "x"}]}, "annotation 4 of image 1"),
+        ({"images": [{"id": 1, "height": "x", "width": 9}], "annotations": []}, "image 1 has the height 'x'"),
+        ({"images": [{"id": 1}], "annotations": [], "categories": [{"id": [2]}]}, "category ids must be all"),
+        ({"images": [{"id": 1}], "annotations": [{"id": 4, "image_id": 1, "category_id": {}}]}, "the category_id {}"),
     ],
 )
 def test_bad_annotations_are_named(annotations: object, message: str, tmp_path: Path) -> None:

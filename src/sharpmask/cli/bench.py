@@ -51,11 +51,14 @@ def run(args: jsonargparse.Namespace) -> int:
     from sharpmask.benchmark.run import Settings
     from sharpmask.benchmark.run import run as measure
     from sharpmask.checkpoints import DEFAULT_MODEL
+    from sharpmask.errors import ConfigError
     from sharpmask.files import atomic_write
     from sharpmask.images import find_images
 
     if args.chart:
         pyplot()  # says at once that it is missing
+    if args.size is not None and min(args.size) < 1:
+        raise ConfigError(f"--size {args.size[0]} {args.size[1]}: height and width must be at least 1")
     settings = Settings(
         photos=find_images(args.photos),
         model=args.model or DEFAULT_MODEL,
@@ -73,9 +76,9 @@ def run(args: jsonargparse.Namespace) -> int:
     with ExitStack() as files:
         out = files.enter_context(atomic_write(args.json)) if args.json else None
         report = measure(settings, lambda text: print(f"sharpmask bench: {text}", file=sys.stderr))
-        print(to_text(report))
         if out is not None:
             out.write_text(json.dumps(to_dict(report), indent=1) + "\n", encoding="utf-8")
+    print(to_text(report))
     if args.chart:
         draw_stages(report, args.chart)
     return 0

@@ -38,7 +38,7 @@ def run(args: jsonargparse.Namespace) -> int:
             resamples=args.resamples,
             workers=args.workers,
         )
-        print(text)
         if out is not None:
             out.write_text(report_json(recalls), encoding="utf-8")
+    print(text)
     return 0

@@ -61,7 +61,7 @@ def run(args: jsonargparse.Namespace) -> int:
             )
             for path, name in zip(args.detections, names, strict=True)
         ]
-        print(detection_table(scores, by_class=args.by_class))
         if out is not None:
             out.write_text(detection_json(scores), encoding="utf-8")
+    print(detection_table(scores, by_class=args.by_class))
     return 0

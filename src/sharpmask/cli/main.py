@@ -1,6 +1,7 @@
 """The `sharpmask` command: one subcommand a file, each imported only when it is asked for."""
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -87,10 +88,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if hasattr(module, "rewrite"):
             rest = module.rewrite(rest)
-        return int(module.run(parser.parse_args(rest)))
+        status = int(module.run(parser.parse_args(rest)))
+        sys.stdout.flush()  # here, where a reader that has gone is known
+        return status
     except SharpMaskError as error:
         print(f"sharpmask {command}: {error}", file=sys.stderr)
         return error.status
+    except BrokenPipeError:  # who reads the output has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nor is the rest wanted when Python ends
+        return 1
     except KeyboardInterrupt:
         print(f"sharpmask {command}: interrupted", file=sys.stderr)
         return 130

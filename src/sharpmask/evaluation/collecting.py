@@ -18,7 +18,7 @@ from tqdm import tqdm
 from sharpmask.errors import DataError, SharpMaskError
 from sharpmask.evaluation.inputs import ImageId
 from sharpmask.evaluation.matching import Part
-from sharpmask.evaluation.pieces import JsonPiece, NotWhole, Outcome, Source, Wanted
+from sharpmask.evaluation.pieces import JsonPiece, NotWhole, Outcome, Source, Wanted, two_images
 
 WORTH = 64 * 2**20  # bytes of results from which on other processes are worth their start
 _AHEAD = 2  # pieces a process
@@ -35,8 +35,13 @@ class Collected:
     masks: int = 0
     boxes: int = 0
     parts: dict[ImageId, list[Part]] = field(default_factory=dict)
+    names: dict[ImageId, str] = field(default_factory=dict)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome, label: str, wanted: Wanted) -> None:
+        """Raises DataError where an image of another piece is taken for the same one of the annotations."""
+        for image_id, name in outcome.names.items():
+            if self.names.setdefault(image_id, name) != name:
+                raise two_images(self.names[image_id], name, label, wanted)
         self.count += outcome.count
         self.masks += outcome.masks
         self.boxes += outcome.boxes
@@ -84,7 +89,7 @@ def collect(source: Source, wanted: Wanted, *, label: str, workers: int | None, 
                 raise SharpMaskError(
                     "a process that measured results was killed (memory?); give a smaller --workers"
                 ) from error
-            collected.add(outcome)
+            collected.add(outcome, label, wanted)
             bar.update(piece.weight)
     return collected
 

@@ -225,7 +225,11 @@ def _reference(content: Mapping[str, Any], image_ids: Sequence[Any]) -> COCO:
 
 def _empty(content: Mapping[str, Any]) -> COCO:
     coco = _quietly(COCO)
-    coco.dataset = {"images": list(content["images"]), "categories": list(content["categories"]), "annotations": []}
+    coco.dataset = {
+        "images": list(content["images"]),
+        "categories": list(content.get("categories") or []),
+        "annotations": [],
+    }
     return coco
 
 

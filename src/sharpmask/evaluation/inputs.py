@@ -164,15 +164,15 @@ def read_annotations(source: str | Path | Record) -> Annotations:
         image_id = _key(image, "id", f"{name}: an entry of 'images'")
         if image_id in sizes:
             raise DataError(f"{name}: image id {image_id} occurs twice; `sharpmask check` lists all such records")
-        known = image.get("height") is not None and image.get("width") is not None
-        sizes[image_id] = (int(image["height"]), int(image["width"])) if known else None
+        size = (image.get("height"), image.get("width"))
+        sizes[image_id] = None if None in size else _size(size, f"{name}: image {image_id}")
         if image.get("file_name"):
             file_names[str(image["file_name"])] = image_id
     if not sizes:
         raise DataError(f"{name}: lists no images, so there is nothing to measure on")
     listed = content.get("categories") or []
-    categories: list[Any] = [category.get("id") for category in listed if isinstance(category, Mapping)]
     try:
+        categories: list[Any] = [category.get("id") for category in listed if isinstance(category, Mapping)]
         category_rank = {key: rank for rank, key in enumerate(sorted(set(categories)))}
     except TypeError as error:
         raise DataError(f"{name}: category ids must be all numbers or all strings ({error})") from error
@@ -190,6 +190,8 @@ def read_annotations(source: str | Path | Record) -> Annotations:
         elif record.get("iscrowd"):
             crowds += 1
         else:
+            if not isinstance(record.get("category_id"), Hashable):
+                raise DataError(f"{name}: annotation {record.get('id')} has the category_id {record['category_id']!r}")
             area = record.get("area")
             if area is not None and not _is_number(area):
                 raise DataError(f"{name}: annotation {record.get('id')} of image {image_id} has the area {area!r}")
@@ -249,6 +251,8 @@ def group_results(content: Sequence[object], annotations: Annotations, name: str
                 f"{name}: result number {number} is of image {image_id!r}, which is not in {annotations.source}; "
                 "use the annotations the proposals were made for"
             )
+        if not isinstance(record.get("category_id"), Hashable):
+            raise DataError(f"{name}: result number {number} has no usable 'category_id' ({record['category_id']!r})")
         if not _is_number(record.get("score")):
             raise DataError(f"{name}: result number {number} (image {image_id}) has the score {record.get('score')!r}")
         masks, boxes = bool(record.get("segmentation")), bool(record.get("bbox"))
@@ -274,6 +278,12 @@ def _key(record: object, field: str, name: str) -> ImageId:
     if key is None or not isinstance(key, Hashable):
         raise DataError(f"{name} has no usable '{field}' ({key!r})")
     return key
+
+
+def _size(size: tuple[Any, Any], name: str) -> tuple[int, int]:
+    if not all(_is_number(side) and side > 0 and side == int(side) for side in size):
+        raise DataError(f"{name} has the height {size[0]!r} and the width {size[1]!r}; whole pixels are needed")
+    return int(size[0]), int(size[1])
 
 
 def _is_number(value: object) -> bool:

@@ -7,6 +7,7 @@ finds their areas and boxes on the way: most pairs of a proposal and an object a
 Letters: N masks, R runs of all of them, G objects.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,15 +50,24 @@ def to_rle(segmentation: object, height: int | None, width: int | None) -> Rle:
 
 def _checked_size(rle: Rle, height: int | None, width: int | None) -> Rle:
     size, counts = rle.get("size"), rle.get("counts")
-    if not isinstance(size, list | tuple) or len(size) != 2 or not isinstance(counts, str | bytes | list):
+    sides: list[Any] = list(size) if isinstance(size, list | tuple) and len(size) == 2 else [None]
+    runs = counts if isinstance(counts, list) else []
+    if not all(map(_is_whole, [*sides, *runs])) or not isinstance(counts, str | bytes | list):
         raise ValueError("an RLE needs 'size' [height, width] and 'counts'")
-    if height is not None and (int(size[0]), int(size[1])) != (height, width):
+    size = [int(side) for side in sides]
+    if height is not None and size != [height, width]:
         raise ValueError(f"the mask is {size[0]}x{size[1]} (height x width) but the image is {height}x{width}")
     if isinstance(counts, list):
         if sum(counts) != size[0] * size[1] or min(counts, default=0) < 0:
             raise ValueError(f"the RLE's runs add up to {sum(counts)} pixels instead of {size[0] * size[1]}")
         return dict(mask_utils.frPyObjects(rle, size[0], size[1]))
-    return {"size": [int(size[0]), int(size[1])], "counts": counts}
+    return {"size": size, "counts": counts}
+
+
+def _is_whole(value: object) -> bool:
+    if isinstance(value, bool | np.bool_) or not isinstance(value, int | float | np.integer):
+        return False
+    return math.isfinite(value) and value == int(value)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,12 +55,14 @@ class Wanted:
 
 @dataclass
 class Outcome:
-    """Of one piece: its results, those with masks, those with boxes, and what it says about each image."""
+    """Of one piece: its results, those with masks, those with boxes, and what it says about each image; where images
+    are known by their names, the names, too."""
 
     count: int
     masks: int
     boxes: int
     parts: dict[ImageId, Part]
+    names: dict[ImageId, str] = field(default_factory=dict)
 
 
 class NotWhole(Exception):
@@ -281,17 +283,27 @@ def _measure(grouped: Grouped, name: str, wanted: Wanted) -> Outcome:
 
 def _measure_table(table: "pa.Table", name: str, wanted: Wanted) -> Outcome:
     parts: dict[ImageId, Part] = {}
+    names: dict[ImageId, str] = {}
     for rows in _by_image(table):
         file_name = rows.column("file_name")[0].as_py()
         image_id = image_of(file_name, wanted.truth, name)
         if image_id in parts:
-            raise DataError(f"{name}: two images are called {file_name} in {wanted.truth.source}")
+            raise two_images(names[image_id], file_name, name, wanted)
+        names[image_id] = file_name
         if wanted.truth.objects.get(image_id):
             found = _detections(rows, image_id, name, wanted)
             parts[image_id] = match_image(wanted.truth, image_id, found, len(rows), wanted.iou_types)
         else:
             parts[image_id] = without_objects(len(rows))
-    return Outcome(len(table), len(table), len(table), parts)
+    return Outcome(len(table), len(table), len(table), parts, names)
+
+
+def two_images(first: str, second: str, name: str, wanted: Wanted) -> DataError:
+    """That two images of the results are the same one of the annotations."""
+    return DataError(
+        f"{name}: {first} and {second} are both taken for one image of {wanted.truth.source}; its file_name needs the "
+        "folder"
+    )
 
 
 def image_of(file_name: str, truth: Annotations, name: str) -> ImageId:
