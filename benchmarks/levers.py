@@ -8,9 +8,10 @@
 Every run is a folder below OUTPUT. What changes a later stage alone starts from the baseline's weights before it, since
 the stages before would be the same again; its minutes are those of its own stages. The command may be stopped and given
 again, and goes on where it was. After each run OUTPUT/levers.md is written anew: the difference of every run to the
-baseline in mask AR@10/100/1000, with its interval paired by photos, on the validation photos and on a fold of the
-training photos that no run has seen. Levers that need a file (`--teacher`, `--pseudo` and `--negatives`, the last two
-written by `sharpmask mine`) are left out without it.
+baseline in mask AR@10/100/1000 and their mean, with its interval paired by photos, on the validation photos and on a
+fold of the training photos that no run has seen. `another-seed` tells what chance does: the intervals are those of the
+photos alone. Levers that need a file (`--teacher`, `--pseudo` and `--negatives`, the last two written by `sharpmask
+mine`) are left out without it.
 `--together` adds a run with all the levers named. `--set` changes the baseline, and so every run.
 """
 
@@ -26,7 +27,7 @@ from sharpmask.allocator import keep_freed_memory
 from sharpmask.data.coco import read_coco
 from sharpmask.data.folds import fold_ids
 from sharpmask.errors import ConfigError
-from sharpmask.evaluation.recall import Recall, compare_recalls, evaluate_recall
+from sharpmask.evaluation.recall import MEAN_AR, Recall, compare_recalls, evaluate_recall
 from sharpmask.evaluation.tables import percent, percent_points
 from sharpmask.files import atomic_write
 from sharpmask.reproduce.recipes import stage_config
@@ -35,7 +36,7 @@ from sharpmask.training.ledger import LEDGER, read_rows
 from sharpmask.training.measure import measured_truth
 from sharpmask.training.run import train
 
-METRICS = ("AR@10", "AR@100", "AR@1000")
+METRICS = ("AR@10", "AR@100", "AR@1000", MEAN_AR)
 BASELINE = "baseline"
 
 

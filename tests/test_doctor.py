@@ -81,7 +81,7 @@ def test_report(quick: None, capsys: pytest.CaptureFixture[str], monkeypatch: py
     monkeypatch.setattr("sharpmask.checkpoints.DEFAULT_MODEL", "none-of-these")
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
-    for word in ("python", "torch", "cpu", "sharpmask[parquet]", "self-test"):
+    for word in ("python", "torch", "cpu", "sharpmask[parquet]", "self-test", "sharpmask-lite0", "detector-lite0"):
         assert word in text
     assert "not run: no weights are bundled for none-of-these" in text
 

@@ -138,17 +138,17 @@ def _openvino_devices() -> list[str]:
 
 
 def _models() -> list[Finding]:
+    from sharpmask.detection.store import BUNDLED
     from sharpmask.networks.specs import SPECS
 
-    named = [spec for spec in SPECS.values() if spec.weights]
-    if not named:
+    files = {spec.name: spec.weights for spec in SPECS.values() if spec.weights} | BUNDLED
+    if not files:
         return [Finding("models", "none bundled with this version: train one, or give a .safetensors file")]
     found = []
-    for spec in named:
-        path = resources.files("sharpmask") / "weights" / str(spec.weights)
-        there = path.is_file()
-        text = "bundled" if there else f"its file {spec.weights} is missing: install sharpmask again"
-        found.append(Finding(f"model {spec.name}", text, broken=not there))
+    for name, file in files.items():
+        there = (resources.files("sharpmask") / "weights" / file).is_file()
+        text = "bundled" if there else f"its file {file} is missing: install sharpmask again"
+        found.append(Finding(f"model {name}", text, broken=not there))
     return found
 
 

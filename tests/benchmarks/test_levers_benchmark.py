@@ -35,7 +35,7 @@ def test_baseline_and_levers(
     page = levers.run_all(levers.parser().parse_args(given)).read_text()
     rows = [line.split(" | ") for line in page.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows] == ["| lever", "| baseline", "| by-area", "| end-to-end", "| together"]
-    assert {len(row) for row in rows} == {9}  # name, minutes, IoU, three figures of val and of the fold
+    assert {len(row) for row in rows} == {11}  # name, minutes, IoU, four figures of val and of the fold
     assert "val: 2 photos, fold: 2 photos" in page
     row = json.loads((tmp_path / "together" / "ledger.json").read_text())
     assert row["changes"]["sharpmask.boundary_weight"] == 3 and row["changes"]["deepmask.balance"] == "area"
@@ -58,6 +58,7 @@ def test_stages_taken_from_the_baseline(levers: ModuleType) -> None:
     of = Path("done")
     assert levers.same_stages({"sharpmask.boundary_weight": 3.0, "endtoend.steps": 5}, of) == {
         "start_from": str(of / "deepmask.safetensors"),
+        "trunk_weights": None,
         "deepmask.steps": 0,
     }
     for changes in ({}, {"deepmask.balance": "area", "sharpmask.balance": "area"}, {"annotations": "a.json"}):

@@ -343,8 +343,9 @@ def test_photos_that_are_not_exhaustive_are_not_measured_on(two_kinds: Path, tmp
         ({"images": "absent"}, DataError, "absent"),
         ({"trunk_weights": "absent.safetensors"}, SharpMaskError, "absent.safetensors"),
         ({"trunk_weights": "sharpmask-lite0", "detector": "fast-rcnn-resnet50"}, ModelError, "another trunk"),
-        ({"start_from": "absent.safetensors"}, ModelError, "absent.safetensors"),
-        ({"start_from": "absent"}, ConfigError, "neither a bundled detector"),
+        ({"start_from": "absent.safetensors", "trunk_weights": None}, ModelError, "absent.safetensors"),
+        ({"start_from": "absent"}, ConfigError, "trunk_weights=sharpmask-lite0 would not be used"),
+        ({"start_from": "absent", "trunk_weights": None}, ConfigError, "neither a bundled detector"),
         ({"detector": "fast-rcnn-lite0-c4"}, ModelError, "has no stages after the trunk"),
         ({"head_factor": -1.0}, ConfigError, "head_factor"),
         ({"repeat_below": 2.0}, ConfigError, "repeat_below 2"),
@@ -370,7 +371,11 @@ def test_a_loss_that_is_no_number_stops_the_run(two_kinds: Path, tmp_path: Path)
 
 def test_a_run_can_start_from_a_detector(two_kinds: Path, finished: Path, tmp_path: Path) -> None:
     start = str(finished / "detector.safetensors")
-    train_detector(detector_run(two_kinds, tmp_path, start_from=start, classes=("disc",), steps=1, learning_rate=1e-9))
+    train_detector(
+        detector_run(
+            two_kinds, tmp_path, start_from=start, trunk_weights=None, classes=("disc",), steps=1, learning_rate=1e-9
+        )
+    )
     network, classes = load_detector(tmp_path / "detector.safetensors")
     assert [entry.name for entry in classes] == ["disc"]
     torch.testing.assert_close(network.head.fc6.weight, load_detector(start)[0].head.fc6.weight, atol=1e-4, rtol=1e-2)

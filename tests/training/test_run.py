@@ -232,6 +232,9 @@ def test_a_loss_that_is_no_number_stops_the_run(shapes: Path, tmp_path: Path) ->
 
 
 def test_a_device_that_is_none_is_named(shapes: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^device 'toaster': "):
+    with pytest.raises(ConfigError, match=r"^device 'toaster' is not available here"):
         train(short_run(shapes, tmp_path / "n", device="toaster", deepmask=short_stage(2)))
     assert not (tmp_path / "n").exists()
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=r"^device 'cuda' is not available here"):
+            train(short_run(shapes, tmp_path / "n", device="cuda", deepmask=short_stage(2)))

@@ -37,7 +37,7 @@ class Validation:
             if dataset.categories.get(entry.id) != entry.name:
                 raise DataError(f"{dataset.path}: has no category {entry.id} '{entry.name}' as the training data have")
         self.classes, self.proposals, self.image_dir = classes, proposals, Path(image_dir)
-        self.records = evenly([r for r in dataset.image_by_id.values() if r.exhaustive], photos)
+        self.records = evenly([r for r in dataset.images if r.exhaustive and dataset.image_by_id[r.id] is r], photos)
         if not self.records:
             raise DataError(
                 f"{dataset.path}: no photo is annotated exhaustively, so that there is none to measure AP on"
