@@ -1,8 +1,8 @@
 """Fetch a model that the authors published for Torch7, import it once, and keep it for offline use.
 
 The download goes on where it stopped when it is run again. The result lies in the cache folder ($SHARPMASK_CACHE, by
-default sharpmask in the user's cache folder); use the name as `--model`. The published files could not be reached where
-this was written: the import is proven on small files of the original programs."""
+default sharpmask in the user's cache folder); use the name as `--model`. The import is tested on small files of the
+original programs, not on the published ones."""
 
 import jsonargparse
 

@@ -38,8 +38,9 @@ class Proposals:
     `len(p)`, `p[3]`, `p[:10]`, `p[[4, 2]]` and `p[p.areas > 500]` work as with arrays; each gives `Proposals`.
 
     Attributes:
-        scores: (N,) float32, the network's probability that the window holds an object, descending; after `soft_nms`
-            lowered for masks that resemble a better one.
+        scores: (N,) float32, the network's probability that the window holds an object, descending; after `ranked`
+            (the default of `Proposer`) the same numbers dealt out in its order; after `soft_nms` lowered for masks that
+            resemble a better one.
         boxes: (N,4) float32 xyxy, the smallest box around each mask, maximum exclusive, in image pixels.
         rles: N masks as COCO compressed RLE, `{"size": [H, W], "counts": str}`.
         windows: (N,4) float32 xyxy, the window each mask was found in; it may reach beyond the image.

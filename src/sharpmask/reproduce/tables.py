@@ -56,7 +56,10 @@ def _introduction(results: Results) -> Iterator[str]:
     yield f"`sharpmask reproduce {study.name}`, sharpmask {sharpmask.__version__}, torch {machine['torch']},"
     yield f"{machine['date']}, {machine['device']}. {study.protocol}"
     yield ""
-    yield f"- Measured on {results.photos} images of {results.data} with {results.objects} objects, class-agnostic."
+    yield (
+        f"- Measured on {results.photos} images of {results.data} with {results.objects} objects, class-agnostic, "
+        "proposals in the network's own order (`--ranking paper`)."
+    )
     if study.trained:
         steps = ", ".join(f"{study.row(name).label} {count:,}" for name, count in results.plan.steps.items())
         if len(set(results.plan.steps.values())) == 1:
