@@ -116,8 +116,8 @@ def same_stages(changes: Mapping[str, Any], done: Path) -> dict[str, Any]:
     if not same:
         return {}
     return {
+        "trunk_weights": None,  # first: never both
         "start_from": str(done / f"{same[-1]}.safetensors"),
-        "trunk_weights": None,
         **{f"{name}.steps": 0 for name in same},
     }
 

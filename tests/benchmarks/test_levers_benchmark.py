@@ -61,6 +61,10 @@ def test_stages_taken_from_the_baseline(levers: ModuleType) -> None:
         "trunk_weights": None,
         "deepmask.steps": 0,
     }
+    given = ["out", "--annotations", "a", "--images", "i", "--val-annotations", "v", "--val-images", "w"]
+    base = levers.baseline(levers.parser().parse_args([*given, "--trunk-weights", "imagenet.safetensors"]))
+    config = levers.changed(base, levers.same_stages({"endtoend.steps": 5}, of))
+    assert (config.trunk_weights, config.start_from) == (None, str(of / "sharpmask.safetensors"))
     for changes in ({}, {"deepmask.balance": "area", "sharpmask.balance": "area"}, {"annotations": "a.json"}):
         assert levers.same_stages(changes, of) == {}
 
