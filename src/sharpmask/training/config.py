@@ -10,8 +10,8 @@ from sharpmask.data.folds import parse_fold
 from sharpmask.errors import ConfigError
 
 RANDOM_TRUNK = (
-    "neither trunk_weights nor start_from is given: the trunk starts from random numbers, which some hundred thousand "
-    "steps, not some thousand, make useful"
+    "neither trunk_weights nor start_from is given: the trunk starts from random numbers; a short run needs ImageNet "
+    "weights or a trained model"
 )
 
 
