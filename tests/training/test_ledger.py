@@ -66,6 +66,17 @@ def test_table() -> None:
     assert line.endswith("| – | – | – |")  # not measured on a fold
 
 
+def test_settings_of_a_stage_that_was_left_out_are_not_told() -> None:
+    changes = {
+        "sharpmask.steps": 0,
+        "sharpmask.clip": 1.0,
+        "deepmask.clip": 2.0,
+        "start_from": "/some/where/a/d.safetensors",
+    }
+    line = table([{**ROW, "changes": changes, "steps": {"deepmask": 5}}]).splitlines()[-1]
+    assert "| `sharpmask.steps=0`, `deepmask.clip=2.0`, `start_from=a/d.safetensors` |" in line
+
+
 def test_the_table_goes_into_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = written(tmp_path / "first", ROW)
     assert main(["ledger", str(run)]) == 0

@@ -7,7 +7,7 @@ differences to the shipped config that they differ least from, so that a row can
 import dataclasses
 import json
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -190,7 +190,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     head += [f"{part} {name}" for part in ("val", "fold") for name in _FIGURES]
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     for row in rows:
-        changes = ", ".join(f"`{name}={_text(value)}`" for name, value in row["changes"].items()) or "–"
+        changes = ", ".join(f"`{name}={_text(value)}`" for name, value in _told(row)) or "–"
         fold = f" (fold {row['fold']})" if row.get("fold") else ""
         steps = " + ".join(f"{count:,}" for count in row["steps"].values()) or "0"
         iou = row["patches"].get("mean_iou")
@@ -207,6 +207,17 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             cells += [_estimate(found[name]) if found else "–" for name in _FIGURES]
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _told(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The row's changes, without the settings of a stage that was left out, which have changed nothing; of a file that
+    the run started from its name and folder."""
+    for name, value in row["changes"].items():
+        stage, _, setting = name.partition(".")
+        if name in ("start_from", "teacher") and value is not None:
+            value = "/".join(Path(value).parts[-2:])
+        if not setting or setting == "steps" or stage in row["steps"]:
+            yield name, value
 
 
 def put_between_marks(text: str, path: str | Path) -> None:
