@@ -125,7 +125,7 @@ def assert_apart(inputs: Sequence[str | os.PathLike[str]], output: Path) -> None
     for item in inputs:
         if Path(item).is_dir() and os.path.realpath(item) == os.path.realpath(output):
             raise ConfigError(
-                f"--output {output} is a folder of inputs, too, where results would mix with photos; "
+                f"the output folder {output} is a folder of inputs, too, where results would mix with photos; "
                 "give another folder"
             )
 

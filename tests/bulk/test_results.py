@@ -111,6 +111,8 @@ def test_pycocotools_reads_the_converted_results(done: Plan, tmp_path: Path, cap
     assert to_coco(done, tmp_path / "none", min_score=0.99) == (10, 0)
     with pytest.raises(ConfigError, match="top 0"):
         to_coco(done, tmp_path / "no", top=0)
+    with pytest.raises(ConfigError, match="min_score 7"):
+        to_coco(done, tmp_path / "no", min_score=7.0)
 
 
 def test_rows_become_proposals_again() -> None:

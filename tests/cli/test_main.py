@@ -71,9 +71,10 @@ def test_a_reader_that_has_gone(tmp_path: Path) -> None:
     assert (tmp_path / "t.json").read_text().startswith("{")
 
 
-def test_bench_refuses_a_size_without_pixels(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["bench", "none.jpg", "--size", "0", "5"]) == 2
-    assert "--size 0 5" in capsys.readouterr().err
+def test_bench_refuses_a_size_without_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.jpg").touch()
+    assert main(["bench", str(tmp_path / "a.jpg"), "--size", "0", "5"]) == 2
+    assert "size 0 5: height" in capsys.readouterr().err
 
 
 def test_help_does_not_import_torch() -> None:

@@ -67,20 +67,12 @@ def test_bad_options_write_nothing(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["--top", "3"], "no effect without --to-coco"),
-        (["--min-score", "0.5"], "no effect without --to-coco"),
-        (["--to-coco", "coco", "--min-score", "7"], "--min-score 7: must lie"),
-        (["--to-coco", "coco", "--top", "0"], "--top 0: must be"),
-    ],
-)
-def test_options_of_the_results_that_cannot_work(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+@pytest.mark.parametrize("options", [["--top", "3"], ["--min-score", "0.5"]])
+def test_options_of_the_results_without_effect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
 ) -> None:
     assert main(["bulk-results", str(tmp_path), *options]) == 2
-    assert message in capsys.readouterr().err
+    assert "no effect without --to-coco" in capsys.readouterr().err
 
 
 def test_results_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,9 +10,10 @@ from PIL import Image
 from short_runs import short_run
 
 from sharpmask.checkpoints.store import load_network
+from sharpmask.data.coco import read_coco
 from sharpmask.errors import DataError
 from sharpmask.training.ledger import measure_run
-from sharpmask.training.measure import measured_truth, propose_for
+from sharpmask.training.measure import Part, measured_truth, propose_for
 from sharpmask.training.run import train
 from sharpmask.training.validation import Validator
 
@@ -50,7 +51,8 @@ def one_photo(tmp_path: Path) -> Path:
 
 def test_masks_lie_on_the_photo_as_it_was_annotated(one_photo: Path) -> None:
     path = str(one_photo / "truth.json")
-    found = propose_for(load_network(), measured_truth(path, 1), path, str(one_photo), torch.device("cpu"))
+    part = Part(measured_truth(path, 1), read_coco(path).image_by_id, one_photo)
+    found = propose_for(load_network(), part, torch.device("cpu"))
     assert found and all(entry["segmentation"]["size"] == [96, 128] for entry in found)
 
 

@@ -46,6 +46,9 @@ class Settings:
         memory: measure the peak memory, in a process of its own for each choice.
         yardstick: a file like benchmarks/straightforward.py to compare with.
         annotations, images: COCO annotations and the folder of their photos, to measure what a choice costs in AR.
+
+    Raises:
+        ConfigError: a size without pixels.
     """
 
     photos: Sequence[Path]
@@ -59,6 +62,10 @@ class Settings:
     yardstick: str | None = None
     annotations: str | None = None
     images: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and min(self.size) < 1:
+            raise ConfigError(f"size {self.size[0]} {self.size[1]}: height and width must be at least 1")
 
 
 @dataclass

@@ -25,11 +25,13 @@ def to_coco(plan: Plan, output: Path, *, top: int | None = None, min_score: floa
     Returns: images and proposals written.
 
     Raises:
-        ConfigError: the folder cannot be made, or `top` is out of range.
+        ConfigError: the folder cannot be made, or `top` or `min_score` is out of range.
         DataError: results are missing or damaged.
     """
     if top is not None and top < 1:
         raise ConfigError(f"top {top}: must be at least 1")
+    if not 0 <= min_score <= 1:
+        raise ConfigError(f"min_score {min_score:g}: must lie between 0 and 1")
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:

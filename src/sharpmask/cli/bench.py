@@ -51,14 +51,11 @@ def run(args: jsonargparse.Namespace) -> int:
     from sharpmask.benchmark.run import Settings
     from sharpmask.benchmark.run import run as measure
     from sharpmask.checkpoints import DEFAULT_MODEL
-    from sharpmask.errors import ConfigError
     from sharpmask.files import atomic_write
     from sharpmask.images import find_images
 
     if args.chart:
         pyplot()  # says at once that it is missing
-    if args.size is not None and min(args.size) < 1:
-        raise ConfigError(f"--size {args.size[0]} {args.size[1]}: height and width must be at least 1")
     settings = Settings(
         photos=find_images(args.photos),
         model=args.model or DEFAULT_MODEL,

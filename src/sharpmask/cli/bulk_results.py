@@ -23,10 +23,6 @@ def run(args: Namespace) -> int:
 
     if args.to_coco is None and (args.top is not None or args.min_score):
         raise ConfigError("--top and --min-score have no effect without --to-coco")
-    if args.top is not None and args.top < 1:
-        raise ConfigError(f"--top {args.top}: must be at least 1")
-    if not 0 <= args.min_score <= 1:
-        raise ConfigError(f"--min-score {args.min_score:g}: must lie between 0 and 1")
     plan = read_plan(Place(args.destination))
     if plan is None:
         raise DataError(f"{args.destination} holds no run of propose-bulk (no _plan/plan.json)")

@@ -101,11 +101,11 @@ def measure_run(config: TrainConfig, network: DeepMask | SharpMask, device: torc
     The proposals stay in val_proposals.json and fold_proposals.json beside the model, to compare runs photo by photo.
     """
     found = {}
-    for name, (truth, annotations, images) in measured_parts(config).items():
-        records = propose_for(network, truth, annotations, images, device)
+    for name, part in measured_parts(config).items():
+        records = propose_for(network, part, device)
         with atomic_write(Path(config.output) / f"{name}_proposals.json") as target:
             target.write_text(json.dumps(records), encoding="utf-8")
-        recall = evaluate_recall(truth, records, iou_types=["segm"], progress=False)
+        recall = evaluate_recall(part.truth, records, iou_types=["segm"], progress=False)
         found[name] = {
             "photos": recall.images,
             "objects": recall.objects,

@@ -1,12 +1,13 @@
 """AR of a network on whole photos, as a run measures itself: which photos, and what is found in them."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from sharpmask.data.coco import read_coco
+from sharpmask.data.coco import ImageRecord, read_coco
 from sharpmask.data.folds import fold_ids
 from sharpmask.data.photos import read_photo
 from sharpmask.errors import DataError
@@ -37,39 +38,42 @@ def measured_truth(annotations: str | Path, photos: int, ids: frozenset[int] | N
     return truth
 
 
-def measured_parts(config: TrainConfig) -> dict[str, tuple[dict[str, Any], str, str]]:
-    """What the ledger measures a run on: "val" and "fold", as far as there are any, to (truth, annotations, images).
+class Part(NamedTuple):
+    """Photos to measure on: a cut-down COCO file, the records of its photos by id, and the folder they lie in."""
+
+    truth: dict[str, Any]
+    records: Mapping[int, ImageRecord]
+    images: Path
+
+
+def measured_parts(config: TrainConfig) -> dict[str, Part]:
+    """What the ledger measures a run on: "val" and "fold", as far as there are any.
 
     Raises:
         DataError: there is no photo to measure on.
     """
     parts = {}
     if config.measure_photos and config.val_annotations and config.val_images:
+        records = read_coco(config.val_annotations).image_by_id
         truth = measured_truth(config.val_annotations, config.measure_photos)
-        parts["val"] = (truth, config.val_annotations, config.val_images)
+        parts["val"] = Part(truth, records, Path(config.val_images))
     if config.measure_photos and config.fold:
-        ids = fold_ids(read_coco(config.annotations), config.fold)
-        parts["fold"] = (
-            measured_truth(config.annotations, config.measure_photos, ids),
-            config.annotations,
-            config.images,
-        )
+        dataset = read_coco(config.annotations)
+        truth = measured_truth(config.annotations, config.measure_photos, fold_ids(dataset, config.fold))
+        parts["fold"] = Part(truth, dataset.image_by_id, Path(config.images))
     return parts
 
 
-def propose_for(
-    network: DeepMask | SharpMask, truth: dict[str, Any], annotations: str, images: str, device: torch.device
-) -> list[dict[str, Any]]:
-    """COCO results of the network on the photos of `truth`, a part of `annotations`, by the default ranking.
+def propose_for(network: DeepMask | SharpMask, part: Part, device: torch.device) -> list[dict[str, Any]]:
+    """COCO results of the network on the photos of a part, by the default ranking.
 
     A photo that cannot be read is named on standard error, and nothing is found in it.
     """
-    records = read_coco(annotations).image_by_id
     proposer = Proposer(prepare(network, device=device), top=TOP)
     results: list[dict[str, Any]] = []
-    for photo in truth["images"]:
+    for photo in part.truth["images"]:
         try:
-            pixels = read_photo(records[photo["id"]], Path(images))
+            pixels = read_photo(part.records[photo["id"]], part.images)
         except DataError as error:
             print(f"{error}; nothing is found in it", file=sys.stderr)
             continue

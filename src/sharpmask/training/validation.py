@@ -1,6 +1,7 @@
 """What a run measures of itself: IoU on canonical patches, AR on whole photos, and pictures of a few masks."""
 
 import sys
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask
 from sharpmask.networks.specs import ModelSpec
 from sharpmask.training.config import TrainConfig
-from sharpmask.training.measure import measured_truth, propose_for
+from sharpmask.training.measure import Part, measured_truth, propose_for
 
 _PICTURES = 8
 
@@ -52,8 +53,10 @@ class Validator:
         if not masks:
             raise DataError(f"{config.val_annotations}: none of the photos to validate on can be read")
         self._shown = evenly(masks, _PICTURES)
+        self._measured: Part | None = None
         if config.validation_photos:
-            measured_truth(config.val_annotations, config.validation_photos)  # what it lacks is said now
+            truth = measured_truth(config.val_annotations, config.validation_photos)
+            self._measured = Part(truth, dataset.image_by_id, Path(config.val_images))
 
     def patches_scalars(self, network: DeepMask | SharpMask, device: torch.device) -> dict[str, float]:
         """Patch IoU and score figures, by name."""
@@ -70,12 +73,10 @@ class Validator:
 
     def recall_scalars(self, network: DeepMask | SharpMask, device: torch.device) -> dict[str, float]:
         """Mask AR@10/100/1000 on some photos of the validation data, evenly spread; empty where none are asked for."""
-        if self.config.validation_photos == 0:
+        if self._measured is None:
             return {}
-        assert self.config.val_annotations is not None and self.config.val_images is not None
-        truth = measured_truth(self.config.val_annotations, self.config.validation_photos)
-        records = propose_for(network, truth, self.config.val_annotations, self.config.val_images, device)
-        recall = evaluate_recall(truth, records, iou_types=["segm"], resamples=1, progress=False)
+        records = propose_for(network, self._measured, device)
+        recall = evaluate_recall(self._measured.truth, records, iou_types=["segm"], resamples=1, progress=False)
         return {f"mask_ar_{n}": recall.value(f"AR@{n}") for n in (10, 100, 1000)}
 
     @torch.inference_mode()
