@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from detector_runs import detector_run
@@ -15,7 +17,7 @@ from sharpmask.cli.train_detector import detector_config, rewrite
 from sharpmask.data.coco import read_coco
 from sharpmask.detection.classes import choose_classes
 from sharpmask.detection.config import DetectorConfig, detector_config_file
-from sharpmask.detection.examples import BoxExamples, repeats
+from sharpmask.detection.examples import BoxExamples, jittered, repeats
 from sharpmask.detection.features import FeatureStore
 from sharpmask.detection.networks import TrunkNetwork, build_detector
 from sharpmask.detection.proposal_boxes import compute_proposals, read_proposals
@@ -197,7 +199,7 @@ def test_runs_share_the_features_of_a_trunk_that_is_frozen(
     network = initial_detector(dataclasses.replace(config, detector="multipathnet-lite0"), classes=1)
     store = FeatureStore(network, read_coco(config.annotations), two_kinds, 2**30, torch.device("cpu"))
     passed, features = [], TrunkNetwork.features
-    monkeypatch.setattr(TrunkNetwork, "features", lambda self, image: passed.append(1) or features(self, image))
+    monkeypatch.setattr(TrunkNetwork, "features", lambda self, *given: passed.append(1) or features(self, *given))
     for name in ("one", "two"):
         train_detector(dataclasses.replace(config, output=str(tmp_path / name)), store=store)
     own, one, two = (weights(tmp_path / name) for name in ("own", "one", "two"))
@@ -256,7 +258,7 @@ def test_images_that_are_not_exhaustive_give_no_background_from_nowhere(two_kind
     examples = BoxExamples(
         truths,
         read_proposals(two_kinds / "proposals.json", dataset, count=1000),
-        widths={i: 160 for i in truths},
+        sizes=dict.fromkeys(truths, (120, 160)),
         photos=None,
         rois=64,
         foreground=0.25,
@@ -349,6 +351,9 @@ def test_photos_that_are_not_exhaustive_are_not_measured_on(two_kinds: Path, tmp
         ({"detector": "fast-rcnn-lite0-c4"}, ModelError, "has no stages after the trunk"),
         ({"head_factor": -1.0}, ConfigError, "head_factor"),
         ({"repeat_below": 2.0}, ConfigError, "repeat_below 2"),
+        ({"zooms": ()}, ConfigError, "zooms must be"),
+        ({"zooms": (1.0, 0.0)}, ConfigError, "zooms must be"),
+        ({"jitter": -1}, ConfigError, "jitter must not be negative"),
         ({"steps": 0}, ConfigError, "steps"),
         ({"milestones": (1,)}, ConfigError, "milestones and factors"),
         ({"trunk_factor": -1.0}, ConfigError, "trunk_factor"),
@@ -427,9 +432,63 @@ def test_a_round_holds_repeated_images_so_often(two_kinds: Path) -> None:
     truths = image_truths(kept, choose_classes(kept, min_examples=1))
     proposals = read_proposals(two_kinds / "proposals.json", dataset, count=1000)
     examples = BoxExamples(
-        truths, proposals, widths=dict.fromkeys(truths, 160), photos=None, rois=4, foreground=0.25,
+        truths, proposals, sizes=dict.fromkeys(truths, (120, 160)), photos=None, rois=4, foreground=0.25,
         background_from=0.0, flip=False, repeat_below=1.0, seed=0,
     )  # fmt: skip
     seen = [examples[index].image_id for index in range(2 * 7)]  # two of the rare square: sqrt(6 / 1) is nearly 2
     assert sorted(seen[:7]) == sorted(seen[7:]) == [1, 2, 2, 3, 4, 5, 6]
     assert len(examples.foreground_pairs()[0]) == sum(int((a.labels > 0).sum()) for a in examples.assigned.values())
+
+
+def test_boxes_around_objects_are_added_to_the_proposals(two_kinds: Path) -> None:
+    dataset = read_coco(two_kinds / "truth.json")
+    truths = image_truths(dataset, choose_classes(dataset))
+    none = dict.fromkeys(truths, torch.zeros(0, 4))
+
+    def boxes(jitter: int, seed: int = 0) -> BoxExamples:
+        return BoxExamples(
+            truths, none, sizes=dict.fromkeys(truths, (120, 160)), photos=None, rois=64, foreground=1.0,
+            background_from=0.0, flip=False, jitter=jitter, seed=seed,
+        )  # fmt: skip
+
+    assert {i: len(own) for i, own in boxes(0).boxes.items()} == {i: len(truth.boxes) for i, truth in truths.items()}
+    added = boxes(8)
+    for image_id, truth in truths.items():
+        found, expected = added.boxes[image_id], added.assigned[image_id]
+        assert len(found) == 9 * len(truth.boxes)
+        assert (found[:, :2] >= 0).all() and (found[:, 2] <= 160).all() and (found[:, 3] <= 120).all()
+        overlaps = box_iou(found, truth.boxes).amax(dim=1)
+        torch.testing.assert_close(expected.ious, overlaps)
+        torch.testing.assert_close(expected.labels > 0, overlaps >= 0.5)
+        assert (overlaps > 0.3).all() and (overlaps >= 0.5).float().mean() > 0.6 and len(overlaps.unique()) > 8
+        assert torch.equal(found, boxes(8).boxes[image_id]) and not torch.equal(found, boxes(8, seed=1).boxes[image_id])
+
+
+def test_boxes_around_a_box_lie_on_all_sides_of_it() -> None:
+    around = jittered(torch.tensor([[100.0, 200.0, 140.0, 210.0]]), 2000, np.random.default_rng(0))
+    sides, centres = around[:, 2:] - around[:, :2], (around[:, :2] + around[:, 2:]) / 2
+    moved, resized = (
+        (centres - torch.tensor([120.0, 205.0])) / torch.tensor([40.0, 10.0]),
+        sides / torch.tensor([40, 10]),
+    )
+    for values, least, middle, most in ((moved, -0.2, 0.0, 0.2), (resized.log(), -math.log(1.4), 0.0, math.log(1.4))):
+        assert (values.amin(dim=0) - least).abs().max() < 0.01 and (values.amax(dim=0) - most).abs().max() < 0.01
+        assert (values.mean(dim=0) - middle).abs().max() < 0.02
+
+
+def test_photos_are_seen_in_several_sizes(two_kinds: Path, tmp_path: Path) -> None:
+    """What is in a box is described much the same whatever the photo's size, and the store keeps sizes apart."""
+    config = detector_run(two_kinds, tmp_path, zooms=(0.5, 1.0, 2.0), flip=False, short_side=192)
+    dataset = read_coco(config.annotations)
+    task = DetectorTask(config, dataset, choose_classes(dataset), torch.device("cpu"), World())
+    examples = [task.examples[index] for index in range(36)]
+    assert {example.zoom for example in examples} == {0.5, 1.0, 2.0}
+    assert [example.zoom for example in examples] == [task.examples[index].zoom for index in range(36)]
+    seen: dict[float, torch.Tensor] = {}
+    for zoom in (0.5, 1.0, 2.0):
+        features, scale = task.features(dataclasses.replace(examples[0], zoom=zoom))
+        assert scale.factors == (1.6 * zoom, 1.6 * zoom) and features[-1].shape[2:] == (12 * zoom, 16 * zoom)
+        boxes = image_truths(dataset, task.classes)[examples[0].image_id].boxes
+        seen[zoom] = task.network._pool(features[-1], 1, boxes, scale).mean(dim=(2, 3))
+    likeness = torch.nn.functional.cosine_similarity(seen[2.0][:, None], seen[1.0][None], dim=2)
+    assert (likeness.argmax(dim=1) == torch.arange(2)).all()  # the disc's to the disc's, the square's to the square's

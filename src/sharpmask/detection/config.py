@@ -39,6 +39,12 @@ class DetectorConfig(Schedule, RunConfig):
     annotated teach what is none of that class, instead of nothing"""
     short_side: int | None = None
     """shorter side to which photos are rescaled, in pixels; by default the detector's"""
+    zooms: tuple[float, ...] = (1.0,)
+    """each time a photo is seen, it is rescaled to one of these multiples of its size, drawn at random (multi-scale
+    training)"""
+    jitter: int = 0
+    """boxes around each annotated object, moved and resized at random, that are added to the proposals; small objects
+    have few proposals"""
     rois: int = 64
     """boxes that are drawn from an image in each step"""
     foreground: float = 0.25
@@ -83,6 +89,8 @@ class DetectorConfig(Schedule, RunConfig):
             raise ConfigError(f"repeat_below {self.repeat_below:g}: must lie between 0 and 1")
         if self.proposal_count < 1 or self.min_examples < 1 or self.head_factor < 0:
             raise ConfigError("proposal_count and min_examples must be positive, head_factor not negative")
+        if not self.zooms or min(self.zooms) <= 0 or self.jitter < 0:
+            raise ConfigError("zooms must be one or more positive numbers, and jitter must not be negative")
         if self.short_side is not None and self.short_side < 32:
             raise ConfigError(f"short_side {self.short_side}: must be at least 32 pixels")
 

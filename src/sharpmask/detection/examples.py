@@ -12,8 +12,12 @@ import torch
 from torch.utils.data import Dataset
 
 from sharpmask.data.photos import PhotoCache
+from sharpmask.detection.boxes import clip_boxes
 from sharpmask.detection.proposal_boxes import ProposalBoxes
 from sharpmask.detection.sampling import Assigned, ImageTruth, assign, sample
+
+# How far `jittered` goes, in sides and as a factor.
+_MOVE, _RESIZE = 0.2, 1.4
 
 
 @dataclass(frozen=True)
@@ -23,6 +27,7 @@ class Example:
     Attributes:
         image_id: which image.
         flip: it is mirrored, and the boxes with it.
+        zoom: the multiple of its size that it is rescaled to; boxes are of the image as it is.
         image: (3, H, W) uint8; None where features are taken from a store.
         boxes: (R, 4) xyxy.
         assigned: what they are.
@@ -30,6 +35,7 @@ class Example:
 
     image_id: int
     flip: bool
+    zoom: float
     image: torch.Tensor | None
     boxes: torch.Tensor
     assigned: Assigned
@@ -43,10 +49,10 @@ class BoxExamples(Dataset[Example]):
 
     Args:
         truths: what is annotated in each image.
-        proposals: boxes of each image; the annotated ones are added.
-        widths: of the images.
+        proposals: boxes of each image; the annotated ones are added, and `jitter` boxes around each of them.
+        sizes: (H, W) of the images.
         photos: None: examples come without pixels.
-        rois, foreground, background_from, flip, repeat_below, seed: see `DetectorConfig`.
+        rois, foreground, background_from, flip, zooms, jitter, repeat_below, seed: see `DetectorConfig`.
     """
 
     def __init__(
@@ -54,21 +60,25 @@ class BoxExamples(Dataset[Example]):
         truths: Mapping[int, ImageTruth],
         proposals: ProposalBoxes,
         *,
-        widths: Mapping[int, int],
+        sizes: Mapping[int, tuple[int, int]],
         photos: PhotoCache | None,
         rois: int,
         foreground: float,
         background_from: float,
         flip: bool,
+        zooms: Sequence[float] = (1.0,),
+        jitter: int = 0,
         repeat_below: float = 0.0,
         seed: int,
     ) -> None:
-        self.widths, self.photos = widths, photos
-        self.rois, self.foreground, self.flip, self.seed = rois, foreground, flip, seed
+        self.sizes, self.photos = sizes, photos
+        self.rois, self.foreground, self.flip, self.zooms, self.seed = rois, foreground, flip, tuple(zooms), seed
         self.boxes: dict[int, torch.Tensor] = {}
         self.assigned: dict[int, Assigned] = {}
         for image_id, truth in truths.items():
-            boxes = torch.cat([truth.boxes, proposals[image_id]])
+            rng = np.random.default_rng((seed, 3, image_id))
+            moved = clip_boxes(jittered(truth.boxes, jitter, rng), sizes[image_id])
+            boxes = torch.cat([truth.boxes, moved, proposals[image_id]])
             found = assign(boxes, truth, background_from=background_from)
             usable = torch.nonzero(found.labels >= 0)[:, 0]
             if len(usable):
@@ -95,17 +105,18 @@ class BoxExamples(Dataset[Example]):
         image_id = self.image_ids[self._round[1][place]]
         rng = np.random.default_rng((self.seed, 2, index))
         flip = self.flip and bool(rng.random() < 0.5)
+        zoom = self.zooms[rng.integers(len(self.zooms))] if len(self.zooms) > 1 else self.zooms[0]
         places = sample(self.assigned[image_id], self.rois, self.foreground, rng)
         boxes, assigned = self.boxes[image_id][places], self.assigned[image_id].take(places)
         if flip:
-            width = self.widths[image_id]
+            width = self.sizes[image_id][1]
             boxes = mirrored(boxes, width)
             assigned = Assigned(assigned.labels, assigned.ious, mirrored(assigned.targets, width), assigned.known)
         image = None
         if self.photos is not None:
             image = torch.from_numpy(self.photos[image_id]).permute(2, 0, 1)
             image = image.flip(2) if flip else image
-        return Example(image_id, flip, image, boxes, assigned)
+        return Example(image_id, flip, zoom, image, boxes, assigned)
 
 
 def repeats(labels: Sequence[torch.Tensor], below: float) -> np.ndarray:
@@ -120,6 +131,17 @@ def repeats(labels: Sequence[torch.Tensor], below: float) -> np.ndarray:
     images = Counter(label for own in present for label in own)
     rarest = [min((images[label] for label in own), default=len(labels)) for own in present]
     return np.maximum(1, np.rint(np.sqrt(below * len(labels) / np.array(rarest)))).astype(np.int64)
+
+
+def jittered(boxes: torch.Tensor, count: int, rng: np.random.Generator) -> torch.Tensor:
+    """`count` boxes (N * count, 4) around each of N boxes: the centre is moved by up to a fifth of the sides, and each
+    side resized by up to a factor of 1.4, so that most overlap their box by half or more."""
+    around = boxes.repeat_interleave(count, dim=0)
+    sides = around[:, 2:] - around[:, :2]
+    drawn = torch.from_numpy(rng.uniform(-1, 1, (len(around), 4)).astype(np.float32))
+    centres = (around[:, :2] + around[:, 2:]) / 2 + _MOVE * drawn[:, :2] * sides
+    half = sides / 2 * _RESIZE ** drawn[:, 2:]
+    return torch.cat([centres - half, centres + half], dim=1)
 
 
 def mirrored(boxes: torch.Tensor, width: int) -> torch.Tensor:

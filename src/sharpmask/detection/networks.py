@@ -124,10 +124,10 @@ class TrunkNetwork(nn.Module):
         """How many of the trunk's levels are read, counted from the coarsest."""
         return 1
 
-    def features(self, image: Tensor) -> tuple[Features, Scale]:
-        """Trunk features of one image (3, H, W) in [0, 1] that is rescaled to the spec's size first."""
+    def features(self, image: Tensor, zoom: float = 1.0) -> tuple[Features, Scale]:
+        """Trunk features of one image (3, H, W) in [0, 1] that is rescaled to `zoom` times the spec's size first."""
         size = (image.shape[1], image.shape[2])
-        height, width = rescaled_size(size, self.spec)
+        height, width = rescaled_size(size, self.spec, zoom)
         if (height, width) != size:
             resized = F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)
         else:
@@ -257,9 +257,10 @@ def _output(inputs: int, outputs: int, std: float) -> nn.Linear:
     return layer
 
 
-def rescaled_size(size: tuple[int, int], spec: DetectorSpec) -> tuple[int, int]:
-    """(H, W) that an image is rescaled to: the spec's short side, or less for the long side, in multiples of 16."""
-    factor = min(spec.short_side / min(size), spec.long_side / max(size))
+def rescaled_size(size: tuple[int, int], spec: DetectorSpec, zoom: float = 1.0) -> tuple[int, int]:
+    """(H, W) that an image is rescaled to: `zoom` times the spec's short side, or less for the long side, in multiples
+    of 16."""
+    factor = zoom * min(spec.short_side / min(size), spec.long_side / max(size))
     height, width = (max(16, 16 * int(side * factor / 16 + 0.5)) for side in size)
     return height, width
 

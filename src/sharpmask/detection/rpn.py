@@ -147,7 +147,7 @@ class _Images(Dataset[Example]):
         if self.photos is not None:
             image = torch.from_numpy(self.photos[image_id]).permute(2, 0, 1)
             image = image.flip(2) if flip else image
-        return Example(image_id, flip, image, none.reshape(0, 4), Assigned(none, none, none, none))
+        return Example(image_id, flip, 1.0, image, none.reshape(0, 4), Assigned(none, none, none, none))
 
 
 class RpnTask(BoxTask[RegionProposalNetwork]):

@@ -63,8 +63,8 @@ class BoxTask(ABC, Generic[N]):
     def features(self, example: Example) -> tuple[Features, Scale]:
         """Those of the example's image: computed from its pixels, or, of a frozen trunk, once."""
         if example.image is None:
-            return self.store.features(example.image_id, example.flip)
-        return self.network.features(example.image.to(self.device).float() / 255)
+            return self.store.features(example.image_id, example.flip, example.zoom)
+        return self.network.features(example.image.to(self.device).float() / 255, example.zoom)
 
     def batches(self, first: int) -> DataLoader[Any]:
         """Lists of examples."""

@@ -100,12 +100,14 @@ class DetectorTask(BoxTask[FastRCNN | MultiPathNet]):
         self.examples = BoxExamples(
             image_truths(dataset, classes, complete_classes=config.complete_classes),
             find_proposals(config, dataset, config.images, config.proposals, "train", world),
-            widths={key: record.width for key, record in dataset.image_by_id.items()},
+            sizes={key: (record.height, record.width) for key, record in dataset.image_by_id.items()},
             photos=None if self.frozen else photos,
             rois=config.rois,
             foreground=config.foreground,
             background_from=config.background_from,
             flip=config.flip,
+            zooms=config.zooms,
+            jitter=config.jitter,
             repeat_below=config.repeat_below,
             seed=config.seed,
         )
