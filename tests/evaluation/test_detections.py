@@ -17,6 +17,7 @@ from sharpmask.cli.main import main
 from sharpmask.errors import ConfigError, DataError
 from sharpmask.evaluation.detection_tables import compare_detections, detection_table
 from sharpmask.evaluation.detections import ALL, FIGURES, VOC, evaluate_detections
+from sharpmask.evaluation.inputs import read_annotations
 
 SIZE = (240, 320)
 
@@ -110,7 +111,7 @@ def test_intervals_hold_the_figure_and_their_own_sums_agree_with_pycocotools() -
     from sharpmask.evaluation import detections as module
     from sharpmask.evaluation.average_precision import class_matches
 
-    reference = module._reference(content, range(30))
+    reference = module._reference(read_annotations(content), range(30), masks=False)
     evaluated = module._coco_eval(reference, results, "bbox", [3, 5, 9])
     matches = [class_matches(evaluated, place) for place in range(3)]
     whole = module._resampled(matches, np.ones(30))
@@ -209,6 +210,7 @@ def test_classes_can_be_chosen_and_nothing_found_is_zero() -> None:
     scores = evaluate_detections(content, results, classes=["dog"], resamples=0, iou_types=["bbox"])
     everything = evaluate_detections(content, results, resamples=0)
     assert scores.classes == ("dog",)
+    assert scores.detections == sum(record["category_id"] == 5 for record in results) < everything.detections
     assert scores.figures["bbox"]["AP"] == pytest.approx(everything.by_class["bbox"]["dog"].value)
     assert evaluate_detections(content, [], resamples=0).figures["bbox"]["AP"] == 0
     with pytest.raises(ConfigError, match=r"no class 'cow'; it has: cat, dog, pan"):
@@ -224,6 +226,67 @@ def test_paired_differences() -> None:
     difference = compare_detections(one, two, "segm", "AP50")
     assert difference.value == pytest.approx(two.figures["segm"]["AP50"] - one.figures["segm"]["AP50"])
     assert "AP50 minus a" in detection_table([one, two], by_class=True)
+
+
+def test_images_that_are_not_exhaustive_are_left_out() -> None:
+    """What nobody annotated there would count as false."""
+    content, results = scene(1)
+    partial = copy.deepcopy(content)
+    for image in partial["images"][::3]:
+        image["exhaustive"] = False
+    gone = {image["id"] for image in partial["images"][::3]}
+    kept = {
+        "images": [image for image in content["images"] if image["id"] not in gone],
+        "annotations": [a for a in content["annotations"] if a["image_id"] not in gone],
+        "categories": content["categories"],
+    }
+    scores = evaluate_detections(partial, results, resamples=20)
+    expected = evaluate_detections(kept, [r for r in results if r["image_id"] not in gone], resamples=20)
+    assert scores.figures == expected.figures and scores.intervals == expected.intervals
+    counts = (scores.images, scores.objects, scores.detections, scores.partial)
+    assert counts == (expected.images, expected.objects, expected.detections, 4)
+    assert "8 images (4 left out: not all of their objects are annotated)" in detection_table([scores])
+    for image in partial["images"]:
+        image["exhaustive"] = False
+    with pytest.raises(DataError, match="no image is annotated exhaustively"):
+        evaluate_detections(partial, results)
+    partial["images"][0]["exhaustive"] = "false"
+    with pytest.raises(DataError, match="image 0 has the exhaustive 'false'"):
+        evaluate_detections(partial, results)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"segmentation": None, "area": None}, "has no segmentation"),
+        ({"segmentation": {"size": list(SIZE), "counts": [5, 5]}}, "runs add up to 10 pixels"),
+        ({"segmentation": {"size": list(SIZE), "counts": "55"}}, "damaged RLE"),
+        ({"segmentation": [[1, 2]]}, "polygons that cannot be drawn"),
+        ({"bbox": "x"}, "has the bbox 'x'"),
+        ({"area": "x"}, "has the area 'x'"),
+    ],
+)
+@pytest.mark.parametrize("crowd", [0, 1])
+def test_annotations_that_cannot_be_measured_are_named(crowd: int, changes: dict[str, Any], message: str) -> None:
+    """Crowds, too: an RLE that does not fill its mask makes pycocotools run for ever."""
+    content, results = scene(2)
+    content["annotations"][3] |= {"iscrowd": crowd, **changes}
+    with pytest.raises(DataError, match=f"annotation 3 of image.*{message}"):
+        evaluate_detections(content, results)
+
+
+def test_boxes_need_no_masks() -> None:
+    """The area of an object without a mask is its box's."""
+    content, results = scene(3)
+    bare, boxes = copy.deepcopy(content), [{k: v for k, v in r.items() if k != "segmentation"} for r in results]
+    for annotation in bare["annotations"]:
+        del annotation["segmentation"], annotation["area"]
+    expected = evaluate_detections(content, boxes, resamples=0)
+    assert evaluate_detections(bare, boxes, resamples=0).figures == expected.figures
+    nothing = evaluate_detections(bare, [], resamples=0)
+    assert list(nothing.figures) == ["bbox"] and nothing.figures["bbox"]["AP"] == 0
+    with pytest.raises(DataError, match="--iou-type bbox"):
+        evaluate_detections(bare, results)
 
 
 def test_bad_results_are_named() -> None:

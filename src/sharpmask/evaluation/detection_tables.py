@@ -17,8 +17,9 @@ def detection_table(scores: Sequence[DetectionScores], *, by_class: bool = False
     """Several results files on the same annotations side by side, in percent; `by_class` adds the AP of each class."""
     first = scores[0]
     shown = ", ".join(first.classes) if len(first.classes) <= 20 else f"{len(first.classes)} classes"
+    left_out = f" ({first.partial} left out: not all of their objects are annotated)" if first.partial else ""
     lines = [
-        f"{first.source}: {first.images} images, {first.objects} objects of: {shown}",
+        f"{first.source}: {first.images} images{left_out}, {first.objects} objects of: {shown}",
         f"percent [95 % interval: bootstrap over images, {first.resamples:,} resamples, seed {first.seed}]",
     ]
     for kind in IOU_TYPES:

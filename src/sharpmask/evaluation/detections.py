@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -29,7 +28,7 @@ from sharpmask.evaluation.average_precision import (
     voc_ap,
 )
 from sharpmask.evaluation.bootstrap import Estimate, estimates, resample_counts
-from sharpmask.evaluation.inputs import Record, read_annotations, read_json, read_results
+from sharpmask.evaluation.inputs import Annotations, Record, read_annotations, read_results
 
 IOU_TYPES = ("bbox", "segm")
 # COCOeval's `stats`, in their order. AP is over IoU .50:.95; AR@N over the best N detections an image and class.
@@ -67,6 +66,7 @@ class DetectionScores:
         name: of the column in tables.
         source: name of the annotations.
         images, objects, detections: how many were measured; crowds do not count.
+        partial: images that were left out, since not all of their objects are annotated.
         classes: names of the classes that were measured.
         figures: "bbox" or "segm" -> the names of FIGURES and VOC -> figure.
         by_class: "bbox" or "segm" -> class -> AP with its interval.
@@ -82,6 +82,7 @@ class DetectionScores:
     name: str
     source: str
     images: int
+    partial: int
     objects: int
     detections: int
     classes: tuple[str, ...]
@@ -100,6 +101,7 @@ class DetectionScores:
             "name": self.name,
             "annotations": self.source,
             "images": self.images,
+            "images_left_out": self.partial,
             "objects": self.objects,
             "detections": self.detections,
             "classes": list(self.classes),
@@ -130,6 +132,8 @@ def evaluate_detections(
 ) -> DetectionScores:
     """Measure COCO results with classes on COCO annotations.
 
+    Images with `"exhaustive": false` are left out: what is found there and not annotated may well be right.
+
     Args:
         annotations: an `instances` file, or its parsed JSON.
         detections: a COCO results file, or the list.
@@ -141,13 +145,16 @@ def evaluate_detections(
         min_score: measure also `Shown` of the detections with at least this score.
 
     Raises:
-        DataError: a file that cannot be measured, or detections of a class that the annotations do not list.
+        DataError: a file that cannot be measured, no image that is annotated exhaustively, or detections of a class
+            that the annotations do not list.
         ConfigError: an unknown class name.
     """
-    content = annotations if isinstance(annotations, Mapping) else read_json(annotations)
     truth = read_annotations(annotations)
     results = read_results(detections, truth)
-    records = [record for image_id in truth.image_ids for record in results.by_image.get(image_id, [])]
+    image_ids = [image_id for image_id in truth.image_ids if image_id not in truth.partial]
+    if not image_ids:
+        raise DataError(f"{truth.source}: no image is annotated exhaustively, so that there is none to measure AP on")
+    records = [record for image_id in image_ids for record in results.by_image.get(image_id, [])]
     for record in records:
         if record.get("category_id") not in truth.category_names:
             raise DataError(
@@ -159,22 +166,24 @@ def evaluate_detections(
     has = {"bbox": results.has_boxes or results.has_masks, "segm": results.has_masks}
     if iou_types is None:
         kinds = [kind for kind in kinds if has[kind]]
+        if not results.count and not _has_masks(truth):
+            kinds = ["bbox"]
     missing = [kind for kind in kinds if not has[kind]]
     if missing:
         raise DataError(f"{results.source} has no masks, so they cannot be measured; give --iou-type bbox")
-    for image_id in truth.image_ids:  # pycocotools does not say which record is at fault
-        truth.truth(image_id, boxes="bbox" in kinds, masks="segm" in kinds)
+    for image_id in image_ids:  # pycocotools does not say which record is at fault
         results.detections(image_id, truth, limit=len(records), boxes="bbox" in kinds, masks="segm" in kinds)
-    reference = _reference(content, truth.image_ids)
+    reference = _reference(truth, image_ids, masks="segm" in kinds)
+    chosen_records = [record for record in records if record["category_id"] in chosen]
     found: dict[str, Any] = {"figures": {}, "by_class": {}, "intervals": {}, "drawn": {}, "shown": {}}
     for kind in kinds:
-        evaluated = _coco_eval(reference, records, kind, list(chosen))
+        evaluated = _coco_eval(reference, chosen_records, kind, list(chosen))
         matches = [class_matches(evaluated, place) for place in range(len(chosen))]
         voc = mean_of_known([voc_ap(m, 1.0) for m in matches])
         found["figures"][kind] = {**dict(zip(FIGURES, map(_or_nan, evaluated.stats), strict=True)), VOC: voc}
         precision = evaluated.eval["precision"][:, :, :, 0, -1]  # (T, recalls, K)
         own = np.array([_or_nan(precision[:, :, place].mean()) for place in range(len(chosen))])
-        counts = resample_counts(len(truth.image_ids), resamples, seed) if resamples else np.zeros((0, 0), np.int32)
+        counts = resample_counts(len(image_ids), resamples, seed) if resamples else np.zeros((0, 0), np.int32)
         drawn = np.array([_resampled(matches, weights) for weights in counts])
         drawn = drawn.reshape(-1, len(INTERVALS) + len(chosen))
         values = np.array([found["figures"][kind][figure] for figure in INTERVALS])
@@ -187,9 +196,10 @@ def evaluate_detections(
     return DetectionScores(
         name=name or (Path(detections).stem if isinstance(detections, str | Path) else results.source),
         source=truth.source,
-        images=len(truth.image_ids),
-        objects=sum(r.get("category_id") in chosen for objects in truth.objects.values() for r in objects),
-        detections=len(records),
+        images=len(image_ids),
+        partial=len(truth.partial),
+        objects=sum(r.get("category_id") in chosen for i in image_ids for r in truth.objects.get(i, [])),
+        detections=len(chosen_records),
         classes=tuple(chosen.values()),
         resamples=resamples,
         seed=seed,
@@ -206,28 +216,44 @@ def _chosen(names: Mapping[Any, str], wanted: Sequence[str], source: str) -> dic
     return {key: names[key] for key in sorted(names) if not wanted or names[key] in wanted}
 
 
-def _reference(content: Mapping[str, Any], image_ids: Sequence[Any]) -> COCO:
-    """The annotations as pycocotools has them: numbered from 1, since it takes the id 0 for "no match"."""
-    known = set(image_ids)
-    records = [record for record in content["annotations"] if record["image_id"] in known]
-    coco = _empty(content)
-    coco.dataset["annotations"] = [
-        {**record, "id": number, "iscrowd": int(record.get("iscrowd") or 0)} for number, record in enumerate(records, 1)
-    ]
+def _has_masks(truth: Annotations) -> bool:
+    return all(record.get("segmentation") is not None for own in truth.objects.values() for record in own)
+
+
+def _reference(truth: Annotations, image_ids: Sequence[Any], *, masks: bool) -> COCO:
+    """The annotations, checked, as pycocotools has them: numbered from 1, since it takes the id 0 for "no match".
+
+    pycocotools itself trusts what it reads: an RLE that does not fill its mask makes it run for ever.
+    """
+    coco = _empty({image_id: truth.sizes[image_id] for image_id in image_ids}, truth.category_names)
+    for image_id in image_ids:
+        for crowds in (False, True):
+            own = truth.truth(image_id, boxes=True, masks=masks, crowds=crowds)
+            assert own.boxes_xywh is not None
+            for place, record in enumerate(own.records):
+                coco.dataset["annotations"].append(
+                    {
+                        "id": len(coco.dataset["annotations"]) + 1,
+                        "image_id": image_id,
+                        "category_id": record.get("category_id"),
+                        "iscrowd": int(crowds),
+                        "area": float(own.areas[place]),
+                        "bbox": own.boxes_xywh[place].tolist(),
+                        **({"segmentation": own.rles[place]} if own.rles is not None else {}),
+                    }
+                )
     _quietly(coco.createIndex)
-    for record in coco.dataset["annotations"]:
-        if record.get("area") is None or not record.get("bbox"):
-            rle = coco.annToRLE(record)
-            record["area"] = float(coco_mask.area(rle)) if record.get("area") is None else record["area"]
-            record["bbox"] = record.get("bbox") or coco_mask.toBbox(rle).tolist()
     return coco
 
 
-def _empty(content: Mapping[str, Any]) -> COCO:
+def _empty(sizes: Mapping[Any, tuple[int, int] | None], categories: Mapping[Any, str]) -> COCO:
+    """No annotations of images of these sizes (H, W), which pycocotools looks at without need where masks are RLEs."""
     coco = _quietly(COCO)
     coco.dataset = {
-        "images": list(content["images"]),
-        "categories": list(content.get("categories") or []),
+        "images": [
+            dict(zip(("id", "height", "width"), (key, *(size or (0, 0))), strict=True)) for key, size in sizes.items()
+        ],
+        "categories": [{"id": key, "name": name} for key, name in categories.items()],
         "annotations": [],
     }
     return coco
@@ -239,15 +265,11 @@ def _coco_eval(reference: COCO, records: Sequence[Record], kind: str, categories
     field_name = {"bbox": "bbox", "segm": "segmentation"}[kind]
     if kind == "bbox" and not all(record.get("bbox") for record in records):
         field_name = "segmentation"  # boxes are those of the masks
-    kept = [
-        {key: record[key] for key in ("image_id", "category_id", "score", field_name)}
-        for record in records
-        if record["category_id"] in set(categories)
-    ]
+    kept = [{key: record[key] for key in ("image_id", "category_id", "score", field_name)} for record in records]
     if kept:
         found = _quietly(reference.loadRes, kept)
     else:
-        found = _empty(reference.dataset)
+        found = _empty(dict.fromkeys(reference.imgs), {})
         _quietly(found.createIndex)
     evaluated = COCOeval(reference, found, kind)
     evaluated.params.catIds = categories

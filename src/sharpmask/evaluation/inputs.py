@@ -33,9 +33,9 @@ def read_json(path: str | Path) -> Any:
 
 @dataclass(frozen=True)
 class Truth:
-    """The G objects of one image without the crowds, in pycocotools' order (by category, then as in the file)."""
+    """The G objects of one image, in pycocotools' order (by category, then as in the file)."""
 
-    areas: np.ndarray  # (G,) square pixels, the annotations' `area`, of the mask where the field is missing
+    areas: np.ndarray  # (G,) square pixels, the annotations' `area`; where it is missing the mask's, or else the box's
     boxes_xywh: np.ndarray | None  # (G, 4) float64, None unless asked for
     rles: list[Rle] | None
     records: list[Record]  # the annotations themselves
@@ -52,27 +52,33 @@ class Annotations:
     category_rank: dict[Hashable, int]
     category_names: dict[Hashable, str]
     objects: dict[ImageId, list[Record]]  # without crowds
-    crowds: int
+    crowds: dict[ImageId, list[Record]]
+    partial: frozenset[ImageId]  # images of which `exhaustive` is false: not all of their objects are annotated
     stray: int  # annotations of images that are not listed; they are left out as in pycocotools
 
-    def truth(self, image_id: ImageId, *, boxes: bool, masks: bool) -> Truth:
-        """The objects of one image. Raises DataError naming the annotation that cannot be read."""
+    def truth(self, image_id: ImageId, *, boxes: bool, masks: bool, crowds: bool = False) -> Truth:
+        """The objects of one image, or its crowds. Raises DataError naming the annotation that cannot be read."""
         last = len(self.category_rank)
         records = sorted(
-            self.objects.get(image_id, []), key=lambda record: self.category_rank.get(record.get("category_id"), last)
+            (self.crowds if crowds else self.objects).get(image_id, []),
+            key=lambda record: self.category_rank.get(record.get("category_id"), last),
         )
         size = self.sizes[image_id]
         areas = np.zeros(len(records))
         corners = np.zeros((len(records), 4)) if boxes else None
         rles: list[Rle] = []
         for index, record in enumerate(records):
-            if masks or record.get("area") is None or (boxes and not record.get("bbox")):
+            box, area = record.get("bbox") or None, record.get("area")
+            if boxes and box is not None:
+                box = _box(box, self._name(record))
+            if masks or box is None or (area is None and record.get("segmentation") is not None):
                 rle = self._rle(record, size)
                 rles.append(rle)
-                area, from_mask = _mask_area(rle), mask_boxes([rle])[0]
-            areas[index] = area if record.get("area") is None else record["area"]
+                area = _mask_area(rle) if area is None else area
+                box = mask_boxes([rle])[0] if box is None else box
+            areas[index] = box[2] * box[3] if area is None else area
             if corners is not None:
-                corners[index] = _box(record["bbox"], self._name(record)) if record.get("bbox") else from_mask
+                corners[index] = box
         return Truth(areas, corners, rles if masks else None, records)
 
     def _rle(self, record: Record, size: tuple[int, int] | None) -> Rle:
@@ -160,12 +166,19 @@ def read_annotations(source: str | Path | Record) -> Annotations:
         raise DataError(f"{name}: has no list 'annotations', so there is nothing to compare with")
     sizes: dict[ImageId, tuple[int, int] | None] = {}
     file_names: dict[str, ImageId] = {}
+    partial: set[ImageId] = set()
     for image in content["images"]:
         image_id = _key(image, "id", f"{name}: an entry of 'images'")
         if image_id in sizes:
             raise DataError(f"{name}: image id {image_id} occurs twice; `sharpmask check` lists all such records")
         size = (image.get("height"), image.get("width"))
         sizes[image_id] = None if None in size else _size(size, f"{name}: image {image_id}")
+        if image.get("exhaustive") not in (None, 0, 1):  # False and True are these, too
+            raise DataError(
+                f"{name}: image {image_id} has the exhaustive {image['exhaustive']!r}; true or false is needed"
+            )
+        if image.get("exhaustive") is not None and not image["exhaustive"]:
+            partial.add(image_id)
         if image.get("file_name"):
             file_names[str(image["file_name"])] = image_id
     if not sizes:
@@ -182,21 +195,22 @@ def read_annotations(source: str | Path | Record) -> Annotations:
         if isinstance(category, Mapping)
     }
     objects: dict[ImageId, list[Record]] = {}
-    crowds = stray = 0
+    crowds: dict[ImageId, list[Record]] = {}
+    stray = 0
     for record in content["annotations"]:
         image_id = _key(record, "image_id", f"{name}: an entry of 'annotations'")
         if image_id not in sizes:
             stray += 1
-        elif record.get("iscrowd"):
-            crowds += 1
         else:
             if not isinstance(record.get("category_id"), Hashable):
                 raise DataError(f"{name}: annotation {record.get('id')} has the category_id {record['category_id']!r}")
             area = record.get("area")
             if area is not None and not _is_number(area):
                 raise DataError(f"{name}: annotation {record.get('id')} of image {image_id} has the area {area!r}")
-            objects.setdefault(image_id, []).append(record)
-    return Annotations(name, list(sizes), sizes, file_names, category_rank, category_names, objects, crowds, stray)
+            (crowds if record.get("iscrowd") else objects).setdefault(image_id, []).append(record)
+    return Annotations(
+        name, list(sizes), sizes, file_names, category_rank, category_names, objects, crowds, frozenset(partial), stray
+    )
 
 
 def read_results(source: str | Path | Sequence[Record], annotations: Annotations) -> Results:

@@ -240,7 +240,7 @@ def recall_of_ranks(
         },
         images=len(truth.image_ids),
         objects=sum(map(len, truth.objects.values())),
-        crowds=truth.crowds,
+        crowds=sum(map(len, truth.crowds.values())),
         proposals=proposals,
         empty_images=empty_images,
         resamples=resamples,
