@@ -1,6 +1,12 @@
-"""Detector runs that take seconds, and photos of two kinds of shapes that a small network can tell apart."""
+"""Detector runs that take seconds, also of several processes, and photos of two kinds of shapes that a small network can
+tell apart."""
 
+import dataclasses
 import json
+import multiprocessing
+import os
+import socket
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +14,9 @@ from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
 from sharpmask.detection.config import DetectorConfig
+from sharpmask.detection.specs import DETECTORS
+from sharpmask.detection.train import train_detector
+from sharpmask.errors import ConfigError
 
 
 def write_shapes(folder: Path, *, count: int = 6, seed: int = 5) -> Path:
@@ -95,3 +104,30 @@ def detector_run(folder: Path, output: Path, **more: object) -> DetectorConfig:
         "device": "cpu",
     }
     return DetectorConfig(**{**settings, **more})  # type: ignore[arg-type]
+
+
+def train_in_processes(config: DetectorConfig, size: int) -> list[int]:
+    """Train without dropout in so many processes, as torchrun starts them; their exit codes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    server = multiprocessing.get_context("forkserver")
+    server.set_forkserver_preload(["sharpmask.detection.train"])
+    processes = [server.Process(target=_one_process, args=(config, rank, size, port)) for rank in range(size)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(120)
+        process.kill()
+    return [process.exitcode for process in processes]
+
+
+def _one_process(config: DetectorConfig, rank: int, size: int, port: int) -> None:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    for name, spec in list(DETECTORS.items()):  # each process draws its own dropout
+        DETECTORS[name] = dataclasses.replace(spec, hidden=16, dropout=0.0)
+    try:
+        train_detector(config)
+    except ConfigError:
+        sys.exit(2)

@@ -1,5 +1,6 @@
 """A detector learns two kinds of shapes and finds them: class, box, mask, files, pictures, and the result's methods."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -222,6 +223,24 @@ def test_names_are_drawn_only_where_the_detector_is_sure() -> None:
     assert changed[:20, :22].all() and not changed[25:, 25:].any()
     with pytest.raises(ValueError, match="do not fit"):
         draw_detections(photo[:30], some())
+
+
+def test_pictures_tell_the_names() -> None:
+    """Of two that differ in the name alone, what differs is the name, at the top of the mask."""
+    side = np.zeros((200, 300), np.uint8, order="F")
+    side[60:150, 40:260] = 1
+    one = Detections(
+        class_ids=np.array([1]), names=["cat"], scores=np.array([0.9], np.float32),
+        boxes=np.array([[40, 60, 260, 150]], np.float32), rles=[coco_mask.encode(side)], image_size=(200, 300),
+        ranks=np.array([0]),
+    )  # fmt: skip
+    photo = np.full((200, 300, 3), 128, np.uint8)
+    cat, dog = (
+        np.asarray(draw_detections(photo, dataclasses.replace(one, names=[name]), min_score=0.5)).astype(int)
+        for name in ("cat", "dog")
+    )
+    rows, columns = np.nonzero(np.abs(cat - dog).sum(axis=2))
+    assert len(rows) > 20 and 45 <= rows.min() <= rows.max() <= 75 and 110 <= columns.min() <= columns.max() <= 190
 
 
 def test_files_and_pictures(learnt: Path, tmp_path: Path) -> None:

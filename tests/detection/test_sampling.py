@@ -163,6 +163,12 @@ def test_what_a_model_found_is_of_no_class() -> None:
     assert assign(torch.tensor([ON]), image_truths(content, classes)[1]).labels.tolist() == [-1]
 
 
+def test_what_lies_outside_the_photo_is_no_object() -> None:
+    content = dataset((PERSON, 100, 100, 40, 40), (HORSE, 5000, 10, 40, 40), (HORSE, -39.5, 10, 40, 40))
+    assert [entry.name for entry in choose_classes(content)] == ["person"]
+    assert image_truths(content, choose_classes(content))[1].labels.tolist() == [1]
+
+
 def test_classes_are_those_with_enough_examples_or_those_named() -> None:
     content = dataset((PERSON, *OBJECT), (PERSON, *OBJECT), (HORSE, *OBJECT), (PERSON, *OBJECT, True))
     assert [(c.id, c.name, c.examples) for c in choose_classes(content, min_examples=2)] == [(PERSON, "person", 2)]

@@ -3,19 +3,22 @@
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from detector_runs import detector_run
-from safetensors.torch import load_file
+from detector_runs import detector_run, train_in_processes
+from detectors import tiny
+from safetensors.torch import load_file, save_file
 
 from sharpmask.checkpoints.store import load_network, read_safetensors
 from sharpmask.cli.main import build_parser, main
 from sharpmask.cli.train_detector import detector_config, rewrite
 from sharpmask.data.coco import read_coco
-from sharpmask.detection.classes import choose_classes
+from sharpmask.data.photos import PhotoCache
+from sharpmask.detection.classes import DetectorClass, choose_classes
 from sharpmask.detection.config import DetectorConfig, detector_config_file
 from sharpmask.detection.examples import BoxExamples, jittered, repeats
 from sharpmask.detection.features import FeatureStore
@@ -26,7 +29,7 @@ from sharpmask.detection.sampling import assign, image_truths
 from sharpmask.detection.specs import DETECTORS
 from sharpmask.detection.store import load_detector, load_detector_trunk
 from sharpmask.detection.train import DetectorTask, initial_detector, train_detector
-from sharpmask.detection.validation import Validation
+from sharpmask.detection.validation import validation_part
 from sharpmask.errors import ConfigError, DataError, ModelError, SharpMaskError
 from sharpmask.proposals.proposer import Proposer
 from sharpmask.training import loop
@@ -196,7 +199,7 @@ def test_runs_share_the_features_of_a_trunk_that_is_frozen(
     """Those with all levels serve a detector that reads the last; each photo goes through the trunk once."""
     config = detector_run(two_kinds, tmp_path / "own", steps=12, flip=False)
     train_detector(config)
-    network = initial_detector(dataclasses.replace(config, detector="multipathnet-lite0"), classes=1)
+    network = initial_detector(dataclasses.replace(config, detector="multipathnet-lite0"), [DetectorClass(1, "object")])
     store = FeatureStore(network, read_coco(config.annotations), two_kinds, 2**30, torch.device("cpu"))
     passed, features = [], TrunkNetwork.features
     monkeypatch.setattr(TrunkNetwork, "features", lambda self, *given: passed.append(1) or features(self, *given))
@@ -258,8 +261,8 @@ def test_images_that_are_not_exhaustive_give_no_background_from_nowhere(two_kind
     examples = BoxExamples(
         truths,
         read_proposals(two_kinds / "proposals.json", dataset, count=1000),
-        sizes=dict.fromkeys(truths, (120, 160)),
-        photos=None,
+        photos=PhotoCache(dataset, two_kinds, 0),
+        pixels=False,
         rois=64,
         foreground=0.25,
         background_from=0.0,
@@ -279,7 +282,7 @@ def test_images_that_are_not_exhaustive_give_no_background_from_nowhere(two_kind
 
 def test_proposals_are_computed_once(two_kinds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = read_coco(two_kinds / "truth.json")
-    options = {"model": "sharpmask-lite0", "count": 12, "cache": tmp_path / "p.jsonl", "device": "cpu", "quiet": True}
+    options = {"model": "sharpmask-lite0", "count": 12, "cache": tmp_path / "p.jsonl", "device": "cpu"}
     first = compute_proposals(dataset, two_kinds, **options)
     assert all(0 < len(boxes) <= 12 for boxes in first.values())
     # A stop has cut the last line: that photo is proposed for again, the others are not.
@@ -301,7 +304,7 @@ def test_a_file_that_is_no_cache_of_proposals_stays_as_it_is(two_kinds: Path, tm
     dataset, mine = read_coco(two_kinds / "truth.json"), tmp_path / "results.json"
     mine.write_text('[{"image_id": 1, "bbox": [0, 0, 5, 5], "score": 1}]')  # one line, as json.dump writes it
     with pytest.raises(ConfigError, match=r"results\.json holds something else"):
-        compute_proposals(dataset, two_kinds, model="sharpmask-lite0", count=12, cache=mine, device="cpu", quiet=True)
+        compute_proposals(dataset, two_kinds, model="sharpmask-lite0", count=12, cache=mine, device="cpu")
     assert mine.read_text().startswith("[{")
 
 
@@ -324,13 +327,12 @@ def test_photos_that_are_not_exhaustive_are_not_measured_on(two_kinds: Path, tmp
         image["exhaustive"] = False
     (tmp_path / "val.json").write_text(json.dumps(content))
     dataset = read_coco(tmp_path / "val.json")
-    proposals = read_proposals(two_kinds / "proposals.json", dataset, count=9)
-    classes = choose_classes(dataset)
-    assert [r.id for r in Validation(dataset, two_kinds, proposals, classes, 100).records] == [5, 6]
-    assert [r.id for r in Validation(dataset, two_kinds, proposals, classes, 1).records] == [5]
+    chosen = validation_part(dataset, two_kinds, 100)
+    assert [r.id for r in chosen.images] == [5, 6] and {a.image_id for a in chosen.annotations} == {5, 6}
+    assert [r.id for r in validation_part(dataset, two_kinds, 1).images] == [5]
     none = dataclasses.replace(dataset, images=dataset.images[:4])
     with pytest.raises(DataError, match="no photo is annotated exhaustively"):
-        Validation(none, two_kinds, proposals, classes, 100)
+        validation_part(none, two_kinds, 100)
 
 
 @pytest.mark.parametrize(
@@ -350,6 +352,8 @@ def test_photos_that_are_not_exhaustive_are_not_measured_on(two_kinds: Path, tmp
         ({"start_from": "absent", "trunk_weights": None}, ConfigError, "neither a bundled detector"),
         ({"detector": "fast-rcnn-lite0-c4"}, ModelError, "has no stages after the trunk"),
         ({"head_factor": -1.0}, ConfigError, "head_factor"),
+        ({"trunk_weights": None}, ConfigError, "a frozen trunk .* needs weights"),
+        ({"validation_photos": 0}, ConfigError, "validation_photos 0"),
         ({"repeat_below": 2.0}, ConfigError, "repeat_below 2"),
         ({"zooms": ()}, ConfigError, "zooms must be"),
         ({"zooms": (1.0, 0.0)}, ConfigError, "zooms must be"),
@@ -372,6 +376,109 @@ def test_bad_settings_are_named(
 def test_a_loss_that_is_no_number_stops_the_run(two_kinds: Path, tmp_path: Path) -> None:
     with pytest.raises(SharpMaskError, match="no longer a number"):
         train_detector(detector_run(two_kinds, tmp_path, learning_rate=1e30, clip=0.0, steps=4))
+
+
+def damaged(folder: Path, output: Path, *names: str) -> Path:
+    """A copy of a folder in which some photos end in their middle."""
+    shutil.copytree(folder, output)
+    for name in names:
+        (output / name).write_bytes((output / name).read_bytes()[:2000])
+    return output
+
+
+@pytest.mark.parametrize("trunk_factor", [0.0, 1e-9])
+def test_a_damaged_photo_is_passed_over(
+    two_kinds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], trunk_factor: float
+) -> None:
+    folder = damaged(two_kinds, tmp_path / "photos", "3.png")
+    config = detector_run(folder, tmp_path / "run", steps=5, trunk_factor=trunk_factor)
+    train_detector(config)  # ten examples, nearly two rounds
+    assert capsys.readouterr().err.count("3.png") == 1
+    dataset = read_coco(config.annotations)
+    task = DetectorTask(config, dataset, choose_classes(dataset), torch.device("cpu"), World())
+    seen = [task.examples[index].image_id for index in range(12)]
+    whole = DetectorTask(
+        dataclasses.replace(config, images=str(two_kinds)), dataset, task.classes, torch.device("cpu"), World()
+    )
+    expected = [whole.examples[index].image_id for index in range(12)]
+    assert set(seen) == {1, 2, 4, 5, 6} and expected.count(3) == 2
+    assert [(a, b) for a, b in zip(seen, expected, strict=True) if a != b and b != 3] == []
+
+
+def test_damaged_photos_are_no_run(two_kinds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    every = [f"{number}.png" for number in range(1, 7)]
+    folder = damaged(two_kinds, tmp_path / "photos", *every)
+    with pytest.raises(DataError, match="none of the photos to learn from can be read"):
+        train_detector(detector_run(folder, tmp_path / "run"))
+    dataset = read_coco(folder / "truth.json")
+    with pytest.raises(DataError, match="none of the photos to validate on can be read"):
+        validation_part(dataset, folder, 3)
+    for name in every[1:]:
+        shutil.copy(two_kinds / name, folder / name)
+    capsys.readouterr()
+    assert [r.id for r in validation_part(dataset, folder, 6).images] == [2, 3, 4, 5, 6]
+    assert "1.png" in (said := capsys.readouterr().err) and "left out of the validation" in said
+    options = {"model": "sharpmask-lite0", "count": 5, "cache": tmp_path / "p.jsonl", "device": "cpu"}
+    boxes = compute_proposals(dataset, folder, **options)
+    assert len(boxes[1]) == 0 and all(len(boxes[i]) for i in range(2, 7)) and "1.png" in capsys.readouterr().err
+    shutil.copy(two_kinds / "1.png", folder / "1.png")
+    assert len(compute_proposals(dataset, folder, **options)[1])
+
+
+def test_several_processes_learn_what_one_learns(two_kinds: Path, tmp_path: Path) -> None:
+    one, two = (detector_run(two_kinds, tmp_path / name, device="cpu", threads=1) for name in ("one", "two"))
+    assert train_in_processes(one, 1) == [0] and train_in_processes(two, 2) == [0, 0]
+    for single, shared in zip(log_of(tmp_path / "one"), log_of(tmp_path / "two"), strict=True):
+        assert shared["loss"] == pytest.approx(single["loss"], rel=1e-4)
+    third = dataclasses.replace(one, output=str(tmp_path / "three"), proposals=None)
+    assert train_in_processes(third, 2) == [2, 2] and not (tmp_path / "three").exists()
+
+
+def test_classes_that_both_know_are_taken_from_the_detector_a_run_starts_from(
+    two_kinds: Path, finished: Path, tmp_path: Path
+) -> None:
+    start = finished / "detector.safetensors"
+    config = detector_run(two_kinds, tmp_path, start_from=str(start), trunk_weights=None)
+    given, known = load_detector(start)
+    assert [entry.name for entry in known] == ["disc", "square"]
+    star, square = DetectorClass(9, "star"), DetectorClass(8, "square")
+    for classes, places in (([square], [1]), ([square, star], [1, None]), ([star, square], [None, 1])):
+        own = initial_detector(config, classes)
+        assert torch.equal(own.head.fc6.weight, given.head.fc6.weight)
+        assert torch.equal(own.classifier.weight[0], given.classifier.weight[0])
+        for place, source in enumerate(places):
+            same = torch.equal(own.classifier.weight[place + 1], given.classifier.weight[(source or 0) + 1])
+            rows = own.regressor.weight[4 * place : 4 * place + 4]
+            assert same == torch.equal(rows, given.regressor.weight[4 * (source or 0) :][:4]) == (source is not None)
+
+
+def test_other_box_statistics_leave_the_boxes(finished: Path) -> None:
+    network, _ = load_detector(finished / "detector.safetensors")
+    torch.manual_seed(0)
+    x, boxes = torch.rand(3, network.head.out_features), torch.tensor([[10.0, 20, 50, 80]] * 3)
+    before = network.correct(boxes, network.regressor(x).unflatten(1, (2, 4)), (200, 200))
+    mean, std = torch.tensor([0.1, -0.2, 0.3, 0.0]), torch.tensor([0.5, 0.2, 2.0, 1.0])
+    network.set_box_statistics(mean, std)
+    after = network.correct(boxes, network.regressor(x).unflatten(1, (2, 4)), (200, 200))
+    assert torch.equal(network.box_mean, mean) and torch.equal(network.box_std, std)
+    torch.testing.assert_close(after, before, atol=1e-3, rtol=1e-5)
+    assert (after != boxes[:, None]).any()
+
+
+def test_vgg_brings_its_fully_connected_layers(tmp_path: Path) -> None:
+    """With torchvision's names; Fast R-CNN starts from them."""
+    network = build_detector(tiny("multipathnet-vgg16"), 2)
+    state = {name: torch.rand_like(tensor) for name, tensor in network.trunk.state_dict().items()}
+    fc6, fc7 = network.heads[0].fc6.weight, network.heads[0].fc7.weight
+    state |= {"classifier.0.weight": torch.rand_like(fc6), "classifier.0.bias": torch.rand(len(fc6))}
+    state |= {"classifier.3.weight": torch.rand(len(fc7), 5), "classifier.3.bias": torch.rand(len(fc7))}  # another size
+    save_file(state, tmp_path / "vgg.safetensors")
+    before = fc7.clone()
+    load_detector_trunk(network, str(tmp_path / "vgg.safetensors"))
+    for head in network.heads:
+        assert torch.equal(head.fc6.weight, state["classifier.0.weight"])
+        assert torch.equal(head.fc6.bias, state["classifier.0.bias"])
+    assert torch.equal(network.heads[0].fc7.weight, before)
 
 
 def test_a_run_can_start_from_a_detector(two_kinds: Path, finished: Path, tmp_path: Path) -> None:
@@ -432,7 +539,7 @@ def test_a_round_holds_repeated_images_so_often(two_kinds: Path) -> None:
     truths = image_truths(kept, choose_classes(kept, min_examples=1))
     proposals = read_proposals(two_kinds / "proposals.json", dataset, count=1000)
     examples = BoxExamples(
-        truths, proposals, sizes=dict.fromkeys(truths, (120, 160)), photos=None, rois=4, foreground=0.25,
+        truths, proposals, photos=PhotoCache(dataset, two_kinds, 0), pixels=False, rois=4, foreground=0.25,
         background_from=0.0, flip=False, repeat_below=1.0, seed=0,
     )  # fmt: skip
     seen = [examples[index].image_id for index in range(2 * 7)]  # two of the rare square: sqrt(6 / 1) is nearly 2
@@ -447,7 +554,7 @@ def test_boxes_around_objects_are_added_to_the_proposals(two_kinds: Path) -> Non
 
     def boxes(jitter: int, seed: int = 0) -> BoxExamples:
         return BoxExamples(
-            truths, none, sizes=dict.fromkeys(truths, (120, 160)), photos=None, rois=64, foreground=1.0,
+            truths, none, photos=PhotoCache(dataset, two_kinds, 0), pixels=False, rois=64, foreground=1.0,
             background_from=0.0, flip=False, jitter=jitter, seed=seed,
         )  # fmt: skip
 

@@ -1,5 +1,5 @@
 """Train a detector, Fast R-CNN or MultiPathNet, on COCO-format data and proposals. Settings come from --config and from
-FIELD=VALUE arguments. Images with "exhaustive": false never make background of what nobody annotated."""
+FIELD=VALUE arguments. In images with "exhaustive": false only what lies near annotated objects is background."""
 
 from typing import Any
 

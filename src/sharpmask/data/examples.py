@@ -8,7 +8,6 @@ Shape letters: P patch side with context (192), M mask side (160 or 112).
 """
 
 import math
-import sys
 from pathlib import Path
 from typing import Literal
 
@@ -35,9 +34,7 @@ from sharpmask.errors import ConfigError, DataError
 Batches = Literal["alternate", "joint", "mask"]
 Balance = Literal["category", "annotation", "area"]
 
-# A photo may be damaged so that only reading it to its end tells. A run of days does not stop for a few: up to this
-# many, or one in a hundred, are reported and passed over.
-_UNREADABLE = 10
+# Where a photo cannot be read.
 _ATTEMPTS = 100
 
 # random streams of one seed that must not touch each other
@@ -141,7 +138,6 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
         self.augmentation = augmentation or Augmentation()
         self.training = training
         self.photos = PhotoCache(dataset, image_dir, cache_bytes)
-        self._reported: set[int] = set()
         self.positives = tuple(a for a in dataset.annotations if is_usable(a, dataset, self.geometry))
         if not self.positives:
             raise DataError(
@@ -176,7 +172,7 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
                 example = self._training_example(index, attempt)
                 return {**example, "redrawn": torch.tensor(float(attempt > 0))}
             except UnreadablePhoto as error:
-                self._report_unreadable()
+                self.photos.report_unreadable()
                 last = error
         raise DataError(f"{self.dataset.path}: too many photos cannot be read to find an example (the last: {last})")
 
@@ -201,20 +197,6 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
             has_score=not is_mask_batch,
         )
 
-    def _report_unreadable(self) -> None:
-        """Tell of photos that cannot be read, once each; raises DataError when they are no longer an exception."""
-        allowed = max(_UNREADABLE, len(self.dataset.image_by_id) // 100)
-        for image_id, fault in self.photos.unreadable.items():
-            if image_id in self._reported:
-                continue
-            if len(self._reported) == allowed:
-                raise DataError(
-                    f"{self.dataset.path}: more than {allowed} photos cannot be read, which is no accident (one more: "
-                    f"{fault}); `sharpmask check` lists them all"
-                )
-            self._reported.add(image_id)
-            print(f"{fault}; other examples take the place of its own", file=sys.stderr)
-
     def step_kind(self, step: int) -> Literal["mask", "score", "joint"]:
         """What the batch of a step holds: all masks, all scores, or both."""
         if self.batches == "joint":
@@ -231,7 +213,7 @@ class ExampleDataset(Dataset[dict[str, torch.Tensor]]):
         if self.negatives is not None:
             wanted.update(dict.fromkeys(self.negatives.image_ids))
         count = self.photos.preload(list(wanted), progress=progress)
-        self._report_unreadable()
+        self.photos.report_unreadable()
         return count
 
     @property

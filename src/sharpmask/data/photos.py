@@ -1,5 +1,6 @@
 """The photos of an annotation file as uint8 arrays, kept in memory up to a limit."""
 
+import sys
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,9 @@ from sharpmask.errors import DataError, ImageError
 from sharpmask.images import read_image
 
 DEFAULT_CACHE_BYTES = 2 * 2**30
+# A photo may be damaged so that only reading it to its end tells. A run of days does not stop for a few: up to this
+# many, or one in a hundred, are reported and passed over.
+_UNREADABLE = 10
 
 
 class UnreadablePhoto(DataError):
@@ -84,6 +88,7 @@ class PhotoCache:
         self.used_bytes = 0
         self.unreadable: dict[int, str] = {}
         """what is wrong with the photos that could not be read, by image id; they are not tried again"""
+        self._reported: set[int] = set()
         self._photos: dict[int, np.ndarray] = {}
         self._lock = threading.Lock()
 
@@ -115,6 +120,20 @@ class PhotoCache:
                     self._photos[image_id] = photo
                     self.used_bytes += photo.nbytes
         return photo
+
+    def report_unreadable(self) -> None:
+        """Tell of photos that cannot be read, once each; raises DataError when they are no longer an exception."""
+        allowed = max(_UNREADABLE, len(self.dataset.image_by_id) // 100)
+        for image_id, fault in self.unreadable.items():
+            if image_id in self._reported:
+                continue
+            if len(self._reported) == allowed:
+                raise DataError(
+                    f"{self.dataset.path}: more than {allowed} photos cannot be read, which is no accident (one more: "
+                    f"{fault}); `sharpmask check` lists them all"
+                )
+            self._reported.add(image_id)
+            print(f"{fault}; other examples take the place of its own", file=sys.stderr)
 
     def preload(self, image_ids: list[int], *, progress: bool = False) -> int:
         """Decode the photos in the order given until the limit is reached; returns how many are in memory then.

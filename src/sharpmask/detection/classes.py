@@ -17,11 +17,14 @@ class DetectorClass:
 
 
 def is_object(annotation: Annotation, dataset: CocoDataset) -> bool:
-    """Whether the annotation is one object with a box in an image that is listed; not where a model found it, which
+    """Whether the annotation is one object with a box within an image that is listed; not where a model found it, which
     does not tell of what class it is."""
-    listed = annotation.image_id in dataset.image_by_id and annotation.category_id in dataset.categories
-    drawn = not annotation.iscrowd and not annotation.pseudo
-    return listed and drawn and annotation.bbox[2] >= 1 and annotation.bbox[3] >= 1
+    record = dataset.image_by_id.get(annotation.image_id)
+    if record is None or annotation.category_id not in dataset.categories or annotation.iscrowd or annotation.pseudo:
+        return False
+    x, y, width, height = annotation.bbox
+    visible = (min(x + width, record.width) - max(x, 0), min(y + height, record.height) - max(y, 0))
+    return min(visible) >= 1
 
 
 def choose_classes(dataset: CocoDataset, *, names: Sequence[str] = (), min_examples: int = 1) -> list[DetectorClass]:

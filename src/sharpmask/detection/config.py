@@ -91,6 +91,8 @@ class DetectorConfig(Schedule, RunConfig):
             raise ConfigError("proposal_count and min_examples must be positive, head_factor not negative")
         if not self.zooms or min(self.zooms) <= 0 or self.jitter < 0:
             raise ConfigError("zooms must be one or more positive numbers, and jitter must not be negative")
+        if self.validation_photos < 1:
+            raise ConfigError(f"validation_photos {self.validation_photos}: must be positive")
         if self.short_side is not None and self.short_side < 32:
             raise ConfigError(f"short_side {self.short_side}: must be at least 32 pixels")
 

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from sharpmask.data.photos import PhotoCache
+from sharpmask.data.photos import PhotoCache, UnreadablePhoto
 from sharpmask.detection.boxes import clip_boxes
 from sharpmask.detection.proposal_boxes import ProposalBoxes
 from sharpmask.detection.sampling import Assigned, ImageTruth, assign, sample
+from sharpmask.errors import DataError
 
 # How far `jittered` goes, in sides and as a factor.
 _MOVE, _RESIZE = 0.2, 1.4
@@ -41,17 +42,56 @@ class Example:
     assigned: Assigned
 
 
+class PhotoRounds:
+    """Images without end, and their pixels where they are wanted: all in a new order in every round. One that cannot be
+    read is reported, and the next of the round takes its place, also where only its features are wanted later.
+
+    Args:
+        image_ids: the images of a round; one may be in it several times.
+        photos: read from here.
+        pixels: whether they are wanted.
+        seed: of the orders.
+    """
+
+    def __init__(self, image_ids: Sequence[int], photos: PhotoCache, *, pixels: bool, seed: int) -> None:
+        self.image_ids, self.photos, self.pixels, self.seed = list(image_ids), photos, pixels, seed
+        self._sound: set[int] = set()
+        self._round: tuple[int, np.ndarray] | None = None
+
+    def __getitem__(self, index: int) -> tuple[int, torch.Tensor | None]:
+        """An image's id and its pixels (3, H, W) uint8.
+
+        Raises:
+            DataError: too many images cannot be read.
+        """
+        number, first = divmod(index, len(self.image_ids))
+        if self._round is None or self._round[0] != number:
+            self._round = (number, np.random.default_rng((self.seed, 1, number)).permutation(len(self.image_ids)))
+        for place in np.roll(self._round[1], -first):
+            image_id = self.image_ids[place]
+            if not self.pixels and image_id in self._sound:
+                return image_id, None
+            try:
+                photo = self.photos[image_id]
+            except UnreadablePhoto:
+                self.photos.report_unreadable()
+                continue
+            self._sound.add(image_id)
+            return image_id, torch.from_numpy(photo).permute(2, 0, 1) if self.pixels else None
+        raise DataError(f"{self.photos.dataset.path}: none of the photos to learn from can be read")
+
+
 class BoxExamples(Dataset[Example]):
     """Examples without end: all images that give any box to learn from, in a new order in every round.
 
     Attributes:
-        image_ids: the images of a round, those of rare classes more than once.
+        rounds: the images, those of rare classes more than once in a round.
 
     Args:
         truths: what is annotated in each image.
         proposals: boxes of each image; the annotated ones are added, and `jitter` boxes around each of them.
-        sizes: (H, W) of the images.
-        photos: None: examples come without pixels.
+        photos: of the data set that `truths` are of.
+        pixels: whether examples come with them.
         rois, foreground, background_from, flip, zooms, jitter, repeat_below, seed: see `DetectorConfig`.
     """
 
@@ -60,8 +100,8 @@ class BoxExamples(Dataset[Example]):
         truths: Mapping[int, ImageTruth],
         proposals: ProposalBoxes,
         *,
-        sizes: Mapping[int, tuple[int, int]],
-        photos: PhotoCache | None,
+        photos: PhotoCache,
+        pixels: bool,
         rois: int,
         foreground: float,
         background_from: float,
@@ -71,23 +111,22 @@ class BoxExamples(Dataset[Example]):
         repeat_below: float = 0.0,
         seed: int,
     ) -> None:
-        self.sizes, self.photos = sizes, photos
+        records = photos.dataset.image_by_id
+        self.sizes = {image_id: (records[image_id].height, records[image_id].width) for image_id in truths}
         self.rois, self.foreground, self.flip, self.zooms, self.seed = rois, foreground, flip, tuple(zooms), seed
         self.boxes: dict[int, torch.Tensor] = {}
         self.assigned: dict[int, Assigned] = {}
         for image_id, truth in truths.items():
-            rng = np.random.default_rng((seed, 3, image_id))
-            moved = clip_boxes(jittered(truth.boxes, jitter, rng), sizes[image_id])
+            rng = np.random.default_rng((seed, 3, abs(image_id)))
+            moved = clip_boxes(jittered(truth.boxes, jitter, rng), self.sizes[image_id])
             boxes = torch.cat([truth.boxes, moved, proposals[image_id]])
             found = assign(boxes, truth, background_from=background_from)
             usable = torch.nonzero(found.labels >= 0)[:, 0]
             if len(usable):
                 self.boxes[image_id], self.assigned[image_id] = boxes[usable], found.take(usable)
         usable_ids = sorted(self.boxes)
-        self.image_ids = np.repeat(
-            usable_ids, repeats([truths[key].labels for key in usable_ids], repeat_below)
-        ).tolist()
-        self._round: tuple[int, np.ndarray] | None = None
+        often = repeats([truths[key].labels for key in usable_ids], repeat_below)
+        self.rounds = PhotoRounds(np.repeat(usable_ids, often).tolist(), photos, pixels=pixels, seed=seed)
 
     def foreground_pairs(self) -> tuple[torch.Tensor, torch.Tensor]:
         """All boxes of objects (N, 4) and the objects' own (N, 4), of which box statistics are made."""
@@ -99,10 +138,7 @@ class BoxExamples(Dataset[Example]):
         )
 
     def __getitem__(self, index: int) -> Example:
-        number, place = divmod(index, len(self.image_ids))
-        if self._round is None or self._round[0] != number:
-            self._round = (number, np.random.default_rng((self.seed, 1, number)).permutation(len(self.image_ids)))
-        image_id = self.image_ids[self._round[1][place]]
+        image_id, image = self.rounds[index]
         rng = np.random.default_rng((self.seed, 2, index))
         flip = self.flip and bool(rng.random() < 0.5)
         zoom = self.zooms[rng.integers(len(self.zooms))] if len(self.zooms) > 1 else self.zooms[0]
@@ -112,10 +148,8 @@ class BoxExamples(Dataset[Example]):
             width = self.sizes[image_id][1]
             boxes = mirrored(boxes, width)
             assigned = Assigned(assigned.labels, assigned.ious, mirrored(assigned.targets, width), assigned.known)
-        image = None
-        if self.photos is not None:
-            image = torch.from_numpy(self.photos[image_id]).permute(2, 0, 1)
-            image = image.flip(2) if flip else image
+        if image is not None and flip:
+            image = image.flip(2)
         return Example(image_id, flip, zoom, image, boxes, assigned)
 
 

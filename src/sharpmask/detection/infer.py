@@ -3,11 +3,14 @@
 Shape letters: N proposals, K classes, D detections, H W image.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from sharpmask.detection.classes import DetectorClass
 from sharpmask.detection.networks import FastRCNN, MultiPathNet
 from sharpmask.detection.roi import box_iou, nms_by_class
 
@@ -33,6 +36,19 @@ class Selected:
     labels: torch.Tensor
     scores: torch.Tensor
     boxes: torch.Tensor
+
+    def to_coco(self, image_id: Any, classes: Sequence[DetectorClass]) -> list[dict[str, Any]]:
+        """COCO results of the boxes (xywh)."""
+        xywh = torch.cat([self.boxes[:, :2], self.boxes[:, 2:] - self.boxes[:, :2]], dim=1).double()
+        return [
+            {
+                "image_id": image_id,
+                "category_id": classes[label - 1].id,
+                "score": round(score, 5),
+                "bbox": [round(value, 2) for value in box],
+            }
+            for label, score, box in zip(self.labels.tolist(), self.scores.tolist(), xywh.tolist(), strict=True)
+        ]
 
 
 @torch.inference_mode()

@@ -139,6 +139,7 @@ class TrunkNetwork(nn.Module):
 class _Detector(TrunkNetwork):
     """What both detectors share: classes, and the statistics of box targets."""
 
+    regressor: nn.Linear
     box_mean: Tensor
     box_std: Tensor
 
@@ -155,6 +156,15 @@ class _Detector(TrunkNetwork):
     def _thinned(self, features: Features) -> Features:
         """Trunk features with `channels` channels."""
         return (*features[:-1], self.thin(features[-1]))
+
+    @torch.no_grad()
+    def set_box_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Another mean (4,) and deviation (4,) of box targets; the boxes that the network says stay the same."""
+        weight, bias = (p.view(self.classes, 4, -1) for p in (self.regressor.weight, self.regressor.bias))
+        weight.mul_((self.box_std / std)[:, None])
+        bias.mul_(self.box_std[:, None]).add_((self.box_mean - mean)[:, None]).div_(std[:, None])
+        self.box_mean.copy_(mean)
+        self.box_std.copy_(std)
 
     def encode(self, boxes: Tensor, targets: Tensor) -> Tensor:
         """Normalised regression targets (R, 4) of boxes for their objects."""
@@ -268,3 +278,28 @@ def rescaled_size(size: tuple[int, int], spec: DetectorSpec, zoom: float = 1.0) 
 def build_detector(spec: DetectorSpec, classes: int) -> FastRCNN | MultiPathNet:
     """A network with random weights for K classes."""
     return MultiPathNet(spec, classes) if spec.multipath else FastRCNN(spec, classes)
+
+
+@torch.no_grad()
+def take_weights(
+    network: FastRCNN | MultiPathNet, other: FastRCNN | MultiPathNet, common: Sequence[tuple[int, int]]
+) -> None:
+    """Fill a network with the weights of another as far as they fit.
+
+    Args:
+        common: classes that both know, as their places in this and in the other one, from 0; of each the rows of the
+            classifiers and of the box regression are taken, and of the background, which all know.
+    """
+    theirs = other.state_dict()
+    for name, own in network.state_dict().items():
+        given = theirs.get(name)
+        if given is None or given.shape[1:] != own.shape[1:]:
+            continue
+        if name.startswith("classifier"):
+            for place, source in ((0, 0), *((a + 1, b + 1) for a, b in common)):
+                own[place] = given[source]
+        elif name.startswith("regressor"):
+            for place, source in common:
+                own[4 * place : 4 * place + 4] = given[4 * source : 4 * source + 4]
+        elif given.shape == own.shape:
+            own.copy_(given)

@@ -7,6 +7,7 @@ kept as one JSON line a photo, so that a run that was stopped goes on with the n
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from sharpmask.data.coco import CocoDataset
-from sharpmask.data.photos import read_photo
+from sharpmask.data.photos import PhotoCache, UnreadablePhoto
 from sharpmask.detection.sampling import xyxy
 from sharpmask.errors import ConfigError, DataError
 from sharpmask.evaluation.inputs import read_annotations, read_results
@@ -51,37 +52,39 @@ def compute_proposals(
     count: int,
     cache: Path,
     device: str | None = None,
-    quiet: bool = False,
 ) -> ProposalBoxes:
     """The best `count` boxes of every image by a proposal model, kept in `cache` and computed only once.
 
     Raises:
         ConfigError: there is no such model, or `cache` holds the boxes of another model, number or data set.
-        DataError: a photo cannot be read.
+        DataError: more than a few photos cannot be read; a few are reported, and have no proposals.
     """
     from sharpmask.checkpoints import load_network
     from sharpmask.proposals.proposer import Proposer
     from sharpmask.runtimes import prepare
 
     identity = {"model": _identity(model), "count": count, "annotations": file_digest(dataset.path)}
+    photos = PhotoCache(dataset, image_dir, 0)
     proposers: list[Proposer] = []
 
     def propose(image_id: int) -> np.ndarray:
         if not proposers:  # only where there is something left to do
             proposers.append(Proposer(prepare(load_network(model), device=device), top=count))
-        return proposers[0].propose(read_photo(dataset.image_by_id[image_id], Path(image_dir))).boxes
+        return proposers[0].propose(photos[image_id]).boxes
 
-    lines = kept_lines(cache, identity, list(dataset.image_by_id), propose, quiet=quiet)
+    lines = kept_lines(cache, identity, list(dataset.image_by_id), propose)
+    photos.report_unreadable()
     return {
-        image_id: _usable(torch.tensor(lines[image_id], dtype=torch.float32).reshape(-1, 4))
+        image_id: _usable(torch.tensor(lines.get(image_id, []), dtype=torch.float32).reshape(-1, 4))
         for image_id in dataset.image_by_id
     }
 
 
 def kept_lines(
-    cache: Path, identity: Mapping[str, Any], image_ids: list[int], make: Callable[[int], np.ndarray], *, quiet: bool
+    cache: Path, identity: Mapping[str, Any], image_ids: list[int], make: Callable[[int], np.ndarray]
 ) -> dict[int, list[list[float]]]:
-    """Boxes of each image from `cache`; those that it does not hold yet are made and added to it at once.
+    """Boxes of each image from `cache`; those that it does not hold yet are made and added to it at once. It has no
+    entry for a photo that cannot be read.
 
     Raises:
         ConfigError: the file is of another `identity`, or none of ours.
@@ -106,8 +109,11 @@ def kept_lines(
         raise DataError(f"{cache} is damaged ({error}); remove it, and it is made anew") from None
     left = [image_id for image_id in image_ids if image_id not in lines]
     with open(cache, "a", encoding="utf-8") as out:
-        for image_id in tqdm(left, desc="proposals", unit="photo", disable=quiet or not left):
-            lines[image_id] = np.asarray(make(image_id), np.float64).round(2).tolist()
+        for image_id in tqdm(left, desc="proposals", unit="photo", disable=not left):
+            with suppress(UnreadablePhoto):
+                lines[image_id] = np.asarray(make(image_id), np.float64).round(2).tolist()
+            if image_id not in lines:
+                continue
             out.write(json.dumps({"image_id": image_id, "boxes": lines[image_id]}) + "\n")
             out.flush()
     return lines

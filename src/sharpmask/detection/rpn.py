@@ -25,7 +25,7 @@ from sharpmask.data.photos import PhotoCache
 from sharpmask.detection.boxes import clip_boxes, decode_boxes, encode_boxes
 from sharpmask.detection.classes import choose_classes
 from sharpmask.detection.config import DetectorConfig
-from sharpmask.detection.examples import Example, mirrored
+from sharpmask.detection.examples import Example, PhotoRounds, mirrored
 from sharpmask.detection.features import FeatureStore
 from sharpmask.detection.networks import Scale, TrunkNetwork
 from sharpmask.detection.roi import box_areas, box_iou, intersections, nms
@@ -134,19 +134,17 @@ def assign_anchors(anchors: Tensor, truth: ImageTruth) -> tuple[Tensor, Tensor]:
 
 
 class _Images(Dataset[Example]):
-    """All images that an RPN can learn from, in a new order in every round; no boxes."""
+    """All images that an RPN can learn from; no boxes."""
 
-    def __init__(self, image_ids: list[int], photos: PhotoCache | None, *, flip: bool, seed: int) -> None:
-        self.image_ids, self.photos, self.flip, self.seed = image_ids, photos, flip, seed
+    def __init__(self, rounds: PhotoRounds, *, flip: bool) -> None:
+        self.rounds, self.flip = rounds, flip
 
     def __getitem__(self, index: int) -> Example:
-        number, place = divmod(index, len(self.image_ids))
-        image_id = self.image_ids[np.random.default_rng((self.seed, 1, number)).permutation(len(self.image_ids))[place]]
-        flip = self.flip and bool(np.random.default_rng((self.seed, 2, index)).random() < 0.5)
-        none, image = torch.zeros(0), None
-        if self.photos is not None:
-            image = torch.from_numpy(self.photos[image_id]).permute(2, 0, 1)
-            image = image.flip(2) if flip else image
+        image_id, image = self.rounds[index]
+        flip = self.flip and bool(np.random.default_rng((self.rounds.seed, 2, index)).random() < 0.5)
+        if image is not None and flip:
+            image = image.flip(2)
+        none = torch.zeros(0)
         return Example(image_id, flip, 1.0, image, none.reshape(0, 4), Assigned(none, none, none, none))
 
 
@@ -161,11 +159,7 @@ class RpnTask(BoxTask[RegionProposalNetwork]):
         super().__init__(config, device, World())
         self.dataset = dataset
         torch.manual_seed(config.seed)
-        spec = get_detector_spec(config.detector)
-        if config.short_side is not None:
-            longer = round(spec.long_side * config.short_side / spec.short_side)
-            spec = dataclasses.replace(spec, short_side=config.short_side, long_side=longer)
-        self.network = RegionProposalNetwork(spec)
+        self.network = RegionProposalNetwork(get_detector_spec(config.detector).of_side(config.short_side))
         if config.trunk_weights is not None:
             load_detector_trunk(self.network, config.trunk_weights)
         self.network.to(device)
@@ -174,8 +168,9 @@ class RpnTask(BoxTask[RegionProposalNetwork]):
         if not usable:
             raise DataError(f"{dataset.path}: no image that an RPN could learn from")
         limit = int(config.cache_gigabytes * 2**30)
-        photos = None if config.trunk_factor == 0 else PhotoCache(dataset, config.images, limit)
-        self.examples = _Images(usable, photos, flip=config.flip, seed=config.seed)
+        pixels = config.trunk_factor > 0
+        photos = PhotoCache(dataset, config.images, limit if pixels else 0)
+        self.examples = _Images(PhotoRounds(usable, photos, pixels=pixels, seed=config.seed), flip=config.flip)
         self.store = store or FeatureStore(self.network, dataset, config.images, limit, device)
 
     def losses(self, examples: Sequence[Example]) -> tuple[dict[str, Tensor], float]:

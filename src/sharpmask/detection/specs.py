@@ -71,6 +71,12 @@ class DetectorSpec:
         if self.head == "c5" and (self.pooled_channels is not None or self.pooled_side % 2):
             raise ConfigError(f"detector '{self.name}': the head 'c5' takes the trunk's features, of an even side")
 
+    def of_side(self, short_side: int | None) -> "DetectorSpec":
+        """The same for images of another shorter side, with the longer in proportion; None: as it is."""
+        if short_side is None:
+            return self
+        return replace(self, short_side=short_side, long_side=round(self.long_side * short_side / self.short_side))
+
     @property
     def trunk_spec(self) -> ModelSpec:
         """The trunk as the networks' table describes it."""

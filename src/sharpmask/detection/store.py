@@ -16,7 +16,7 @@ from torch import nn
 
 from sharpmask.checkpoints.store import load_network, load_state, read_safetensors, write_safetensors
 from sharpmask.detection.classes import DetectorClass
-from sharpmask.detection.networks import C5Head, FastRCNN, MultiPathNet, TrunkNetwork, build_detector
+from sharpmask.detection.networks import C5Head, FastRCNN, MultiPathNet, RegionHead, TrunkNetwork, build_detector
 from sharpmask.detection.specs import DetectorSpec
 from sharpmask.errors import ConfigError, ModelError
 from sharpmask.networks.deepmask import DeepMask
@@ -109,8 +109,8 @@ def _digest(trunk: nn.Module) -> str:
 
 
 def load_detector_trunk(network: TrunkNetwork, source: str) -> None:
-    """Fill a detector's trunk, and the classifier's stages in its heads, from an ImageNet file; or the trunk alone from
-    a proposal model or detector, given by its name or file.
+    """Fill a detector's trunk, and what its heads have of the classifier, from an ImageNet file; or the trunk alone
+    from a proposal model or detector, given by its name or file.
 
     Raises:
         ConfigError: there is no such model.
@@ -125,6 +125,7 @@ def load_detector_trunk(network: TrunkNetwork, source: str) -> None:
             except KeyError as error:
                 part = f"trunk '{spec.trunk}'" if module is trunk else f"all of '{spec.trunk}'"
                 raise ModelError(f"{source} is not an ImageNet file of {part}: no {error}") from None
+        _load_fully_connected(network, tensors)
         return
     if _c5_stages(network):
         raise ModelError(f"{source} has no stages after the trunk, which '{spec.name}' needs; give it an ImageNet file")
@@ -139,6 +140,20 @@ def load_detector_trunk(network: TrunkNetwork, source: str) -> None:
             f"{source} has another trunk than '{spec.name}': {kinds[0]} with the stride on the {kinds[1]} convolutions"
         )
     load_state(trunk, trained.trunk.state_dict(), source)
+
+
+def _load_fully_connected(network: TrunkNetwork, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Fill the heads of a VGG-16 from the classifier's first two layers, as Fast R-CNN does, where they are of the same
+    size; files may lack them."""
+    if network.spec.trunk != "vgg_16":
+        return
+    for head in (module for module in network.modules() if isinstance(module, RegionHead)):
+        for layer, name in ((head.fc6, "classifier.0"), (head.fc7, "classifier.3")):
+            weight, bias = (tensors.get(f"{name}.{part}") for part in ("weight", "bias"))
+            if weight is not None and bias is not None and weight.shape == layer.weight.shape:
+                with torch.no_grad():
+                    layer.weight.copy_(weight)
+                    layer.bias.copy_(bias)
 
 
 def _c5_stages(network: TrunkNetwork) -> list[nn.Module]:

@@ -1,6 +1,5 @@
 """Training a detector: proposals once, then the loop."""
 
-import dataclasses
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,19 +10,20 @@ from torch import Tensor
 from sharpmask.data.check import assert_photos
 from sharpmask.data.coco import CocoDataset, read_coco
 from sharpmask.data.photos import PhotoCache
+from sharpmask.detection.boxes import encode_boxes
 from sharpmask.detection.classes import DetectorClass, choose_classes, describe_classes
 from sharpmask.detection.config import DetectorConfig
 from sharpmask.detection.examples import BoxExamples, Example
 from sharpmask.detection.features import FeatureStore
 from sharpmask.detection.losses import box_loss_sum, class_loss_sum
-from sharpmask.detection.networks import FastRCNN, MultiPathNet, build_detector
+from sharpmask.detection.networks import FastRCNN, MultiPathNet, build_detector, take_weights
 from sharpmask.detection.proposal_boxes import ProposalBoxes, compute_proposals, read_proposals
 from sharpmask.detection.sampling import image_truths
 from sharpmask.detection.specs import get_detector_spec
 from sharpmask.detection.store import load_detector, load_detector_trunk, save_detector
 from sharpmask.detection.task import BoxTask
-from sharpmask.detection.validation import Validation
-from sharpmask.errors import DataError, ModelError
+from sharpmask.detection.validation import Validation, validation_part
+from sharpmask.errors import ConfigError, DataError, ModelError
 from sharpmask.networks.specs import SPECS
 from sharpmask.training.checkpoint import open_run
 from sharpmask.training.config import RANDOM_TRUNK
@@ -55,6 +55,10 @@ def train_detector(
     Raises:
         SharpMaskError: settings, data or weights that cannot be used; nothing has been trained then.
     """
+    if config.trunk_factor == 0 and config.origin is None:
+        raise ConfigError(
+            "a frozen trunk (trunk_factor=0) needs weights: trunk_weights=FILE or NAME, or start_from=DETECTOR"
+        )
     if config.threads:
         torch.set_num_threads(config.threads)
     output = Path(config.output)
@@ -63,6 +67,11 @@ def train_detector(
     get_detector_spec(config.detector)
     assert_photos(dataset, config.images)
     with in_world(config.device) as (device, world):
+        if world.size > 1 and config.proposals is None:
+            raise ConfigError(
+                "several processes need proposals=FILE, COCO results that all of them read, as `sharpmask propose` "
+                "writes them; or train with one process"
+            )
         state = from_main(lambda: open_run(output, config, resume=resume or was_restarted()), world)
         if world.is_main:
             if config.origin is None:
@@ -94,14 +103,15 @@ class DetectorTask(BoxTask[FastRCNN | MultiPathNet]):
         super().__init__(config, device, world)
         self.dataset, self.classes = dataset, classes
         torch.manual_seed(config.seed)
-        self.network = initial_detector(config, len(classes)).to(device)
+        self.network = initial_detector(config, classes).to(device)
         self.frozen = config.trunk_factor == 0
-        photos = PhotoCache(dataset, config.images, int(config.cache_gigabytes * 2**30))
+        limit = int(config.cache_gigabytes * 2**30)
+        photos = PhotoCache(dataset, config.images, 0 if self.frozen else limit)
         self.examples = BoxExamples(
             image_truths(dataset, classes, complete_classes=config.complete_classes),
-            find_proposals(config, dataset, config.images, config.proposals, "train", world),
-            sizes={key: (record.height, record.width) for key, record in dataset.image_by_id.items()},
-            photos=None if self.frozen else photos,
+            find_proposals(config, dataset, config.images, config.proposals, "train"),
+            photos=photos,
+            pixels=not self.frozen,
             rois=config.rois,
             foreground=config.foreground,
             background_from=config.background_from,
@@ -114,13 +124,12 @@ class DetectorTask(BoxTask[FastRCNN | MultiPathNet]):
         self._set_box_statistics()
         if config.workers and not self.frozen:
             photos.preload(sorted(self.examples.boxes))  # once, before the workers fork and share it
-        limit = int(config.cache_gigabytes * 2**30)
         self.store = store or FeatureStore(self.network, dataset, config.images, limit, device)
         self.validation = None
         if config.val_annotations and config.val_images and world.is_main:
-            truth = read_coco(config.val_annotations)
-            boxes = find_proposals(config, truth, config.val_images, config.val_proposals, "val", World())
-            self.validation = Validation(truth, config.val_images, boxes, classes, config.validation_photos)
+            truth = validation_part(read_coco(config.val_annotations), config.val_images, config.validation_photos)
+            boxes = find_proposals(config, truth, config.val_images, config.val_proposals, "val")
+            self.validation = Validation(truth, config.val_images, boxes, classes)
 
     def _set_box_statistics(self) -> None:
         """Mean and deviation of the box targets of all boxes of objects."""
@@ -128,11 +137,8 @@ class DetectorTask(BoxTask[FastRCNN | MultiPathNet]):
         if not len(boxes):
             raise DataError(f"{self.dataset.path}: no box to learn from; are the classes annotated in its images?")
         network = self.network
-        network.box_mean.zero_()
-        network.box_std.fill_(1.0)
-        numbers = network.encode(boxes.to(self.device), targets.to(self.device))
-        network.box_mean.copy_(numbers.mean(dim=0))
-        network.box_std.copy_(numbers.std(dim=0, correction=0).clamp(min=1e-2))
+        numbers = encode_boxes(boxes.to(self.device), targets.to(self.device))
+        network.set_box_statistics(numbers.mean(dim=0), numbers.std(dim=0, correction=0).clamp(min=1e-2))
 
     def losses(self, examples: Sequence[Example]) -> tuple[dict[str, Tensor], float]:
         network, class_sums, box_sums, count = self.network, [], [], 0
@@ -171,48 +177,39 @@ class DetectorTask(BoxTask[FastRCNN | MultiPathNet]):
 
 
 def find_proposals(
-    config: DetectorConfig, dataset: CocoDataset, image_dir: str, given: str | None, part: str, world: World
+    config: DetectorConfig, dataset: CocoDataset, image_dir: str, given: str | None, part: str
 ) -> ProposalBoxes:
-    """The proposals of a part of the data: from the file that is given, or computed by the first process and kept."""
+    """The proposals of a part of the data: from the file that is given, or computed and kept."""
     if given is not None:
         return read_proposals(given, dataset, count=config.proposal_count)
     cache = Path(config.output) / f"{part}-proposals.jsonl"
     if part == "train" and config.proposal_cache:
         cache = Path(config.proposal_cache)
-
-    def compute() -> ProposalBoxes:
-        return compute_proposals(
-            dataset,
-            image_dir,
-            model=config.proposal_model,
-            count=config.proposal_count,
-            cache=cache,
-            device=config.device,
-            quiet=not world.is_main,
-        )
-
-    from_main(lambda: len(compute()), world)  # once, into the file that every process reads
-    return compute()
+    return compute_proposals(
+        dataset,
+        image_dir,
+        model=config.proposal_model,
+        count=config.proposal_count,
+        cache=cache,
+        device=config.device,
+    )
 
 
-def initial_detector(config: DetectorConfig, classes: int) -> FastRCNN | MultiPathNet:
-    """The network a run starts with.
+def initial_detector(config: DetectorConfig, classes: Sequence[DetectorClass]) -> FastRCNN | MultiPathNet:
+    """The network a run starts with. Of another detector it takes what fits, and the classes that both know.
 
     Raises:
         ModelError: weights that do not fit.
     """
-    spec = get_detector_spec(config.detector)
-    if config.short_side is not None:
-        longer = round(spec.long_side * config.short_side / spec.short_side)
-        spec = dataclasses.replace(spec, short_side=config.short_side, long_side=longer)
-    network = build_detector(spec, classes)
+    spec = get_detector_spec(config.detector).of_side(config.short_side)
+    network = build_detector(spec, len(classes))
     if config.start_from is not None:
-        started = load_detector(config.start_from)[0]
+        started, known = load_detector(config.start_from)
         if (started.spec.trunk, started.spec.stride_on) != (spec.trunk, spec.stride_on):
             raise ModelError(f"start_from={config.start_from} has another trunk than '{config.detector}'")
-        own = network.state_dict()
-        fitting = {k: v for k, v in started.state_dict().items() if k in own and v.shape == own[k].shape}
-        network.load_state_dict({**own, **fitting})
+        places = {entry.name: place for place, entry in enumerate(known)}
+        common = [(place, places[entry.name]) for place, entry in enumerate(classes) if entry.name in places]
+        take_weights(network, started, common)
     elif config.trunk_weights is not None:
         load_detector_trunk(network, config.trunk_weights)
     return network

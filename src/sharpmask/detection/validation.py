@@ -1,5 +1,7 @@
 """What a run measures of its detector: the AP of boxes on validation photos."""
 
+import dataclasses
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,34 @@ from sharpmask.evaluation.detections import VOC, evaluate_detections
 from sharpmask.indexing import evenly
 
 
-class Validation:
-    """Measures detectors on at most `photos` exhaustively annotated photos of a data set, evenly spread, with fixed
-    proposals.
+def validation_part(dataset: CocoDataset, image_dir: str | Path, photos: int) -> CocoDataset:
+    """At most `photos` exhaustively annotated images of a data set, evenly spread, without those that cannot be read.
 
     Raises:
-        DataError: the data set does not list a class under the id that the detector has it, or has no such photo.
+        DataError: there is none.
+    """
+    usable = [r for r in dataset.images if r.exhaustive and dataset.image_by_id[r.id] is r]
+    if not usable:
+        raise DataError(f"{dataset.path}: no photo is annotated exhaustively, so that there is none to measure AP on")
+    chosen = []
+    for record in evenly(usable, photos):
+        try:
+            read_photo(record, Path(image_dir))
+            chosen.append(record)
+        except DataError as error:
+            print(f"{error}; it is left out of the validation", file=sys.stderr)
+    if not chosen:
+        raise DataError(f"{dataset.path}: none of the photos to validate on can be read")
+    kept = {record.id for record in chosen}
+    annotations = tuple(a for a in dataset.annotations if a.image_id in kept)
+    return dataclasses.replace(dataset, images=tuple(chosen), annotations=annotations)
+
+
+class Validation:
+    """Measures detectors on the photos of a data set with fixed proposals.
+
+    Raises:
+        DataError: the data set does not list a class under the id that the detector has it.
     """
 
     def __init__(
@@ -31,21 +55,14 @@ class Validation:
         image_dir: str | Path,
         proposals: ProposalBoxes,
         classes: Sequence[DetectorClass],
-        photos: int,
     ) -> None:
         for entry in classes:
             if dataset.categories.get(entry.id) != entry.name:
                 raise DataError(f"{dataset.path}: has no category {entry.id} '{entry.name}' as the training data have")
-        self.classes, self.proposals, self.image_dir = classes, proposals, Path(image_dir)
-        self.records = evenly([r for r in dataset.images if r.exhaustive and dataset.image_by_id[r.id] is r], photos)
-        if not self.records:
-            raise DataError(
-                f"{dataset.path}: no photo is annotated exhaustively, so that there is none to measure AP on"
-            )
-        chosen = {record.id for record in self.records}
+        self.dataset, self.image_dir, self.proposals, self.classes = dataset, Path(image_dir), proposals, classes
         self.truth: dict[str, Any] = {
             "images": [
-                {"id": r.id, "file_name": r.file_name, "height": r.height, "width": r.width} for r in self.records
+                {"id": r.id, "file_name": r.file_name, "height": r.height, "width": r.width} for r in dataset.images
             ],
             "annotations": [
                 {
@@ -57,25 +74,19 @@ class Validation:
                     "iscrowd": int(a.iscrowd),
                 }
                 for a in dataset.annotations
-                if a.image_id in chosen
             ],
             "categories": [{"id": key, "name": name} for key, name in dataset.categories.items()],
         }
-        self.dataset = dataset
 
     def scalars(self, network: FastRCNN | MultiPathNet, device: torch.device) -> dict[str, float]:
         """AP, AP50 and VOC's AP50 of boxes."""
         network.eval()
         results = []
-        for record in self.records:
+        for record in self.dataset.images:
             pixels = read_photo(record, self.image_dir)
             scored = score_boxes(network, pixels, self.proposals[record.id], device)
             found = select(scored, min_score=0.01, nms=0.3, vote=0.5, top=100)
-            boxes = torch.cat([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], dim=1)
-            for label, score, box in zip(found.labels.tolist(), found.scores.tolist(), boxes.tolist(), strict=True):
-                results.append(
-                    {"image_id": record.id, "category_id": self.classes[label - 1].id, "bbox": box, "score": score}
-                )
+            results += found.to_coco(record.id, self.classes)
         scores = evaluate_detections(
             self.truth, results, iou_types=("bbox",), classes=[c.name for c in self.classes], resamples=0
         )

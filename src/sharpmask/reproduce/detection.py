@@ -19,7 +19,8 @@ import yaml
 
 from sharpmask.checkpoints import DEFAULT_MODEL
 from sharpmask.data.coco import read_coco
-from sharpmask.detection.classes import choose_classes
+from sharpmask.data.photos import read_photo
+from sharpmask.detection.classes import DetectorClass, choose_classes
 from sharpmask.detection.config import DetectorConfig, detector_config_file
 from sharpmask.detection.features import FeatureStore
 from sharpmask.detection.rpn import train_rpn
@@ -29,7 +30,6 @@ from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.evaluation.baselines import require_opencv
 from sharpmask.evaluation.inputs import read_json
 from sharpmask.files import atomic_write, make_folder
-from sharpmask.images import read_image
 from sharpmask.proposals.proposer import pick_device
 from sharpmask.reproduce.datasets import Photos
 from sharpmask.reproduce.detection_measure import measure_row
@@ -170,10 +170,10 @@ class _Study:
 
     def _seconds_a_photo(self) -> float:
         """Proposals of all sources but the RPN, whose time does not count, for one photo."""
-        records = read_json(self.parts["val"].annotations)["images"][:2]
+        records = read_coco(self.parts["val"].annotations).images[:2]
         began = perf_counter()
         for record in records:
-            pixels = read_image(self.parts["val"].images / record["file_name"])
+            pixels = read_photo(record, self.parts["val"].images)
             for source in dict.fromkeys(row.source for row in self.rows if row.source != "rpn"):
                 self.sources.propose(source)(pixels, COUNTS[-1])
         return (perf_counter() - began) / len(records)
@@ -223,7 +223,7 @@ class _Study:
     def _new_store(self, annotations: Path) -> FeatureStore:
         """Features of the trunk that all rows and the RPN have, frozen: as many levels as any of them reads."""
         config = dataclasses.replace(self.config(self.rows[0], 1, self.folder), detector=f"multipathnet-{self.trunk}")
-        network = initial_detector(config, classes=1).to(self.device)
+        network = initial_detector(config, [DetectorClass(1, "object")]).to(self.device)
         limit = int(config.cache_gigabytes * 2**30)
         return FeatureStore(network, read_coco(annotations), config.images, limit, self.device)
 

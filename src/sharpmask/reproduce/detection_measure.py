@@ -9,17 +9,19 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from sharpmask.data.coco import read_coco
+from sharpmask.data.photos import read_photo
 from sharpmask.detection.classes import DetectorClass
 from sharpmask.detection.infer import ScoredBoxes, score_boxes, select
 from sharpmask.detection.store import load_detector
 from sharpmask.detection.train import RESULT
 from sharpmask.evaluation.detections import DetectionScores, evaluate_detections
 from sharpmask.evaluation.inputs import Record, read_json
-from sharpmask.images import read_image
 from sharpmask.reproduce.detection_rows import COUNTS, DetectionRow
 from sharpmask.reproduce.measure import photo_key, read_lines
 from sharpmask.reproduce.methods import file_digest
 
+# As in the papers: no box voting, and a detection has the mask of its own proposal. `Detector` does otherwise.
 _MIN_SCORE, _NMS, _DETECTIONS = 0.01, 0.3, 100
 
 
@@ -49,18 +51,17 @@ def _detections(row: DetectionRow, folder: Path, images: Path, device: torch.dev
     for record in read_json(folder / f"val-{row.source}.json"):
         proposals.setdefault(photo_key(record["image_id"]), []).append(record)
     with open(file, "a", encoding="utf-8") as out:
-        for image in tqdm(
-            read_json(folder / "val.json")["images"], desc=f"measure {row.label}", unit="photo", leave=False
-        ):
-            key = photo_key(image["id"])
+        photos = read_coco(folder / "val.json").images
+        for photo in tqdm(photos, desc=f"measure {row.label}", unit="photo", leave=False):
+            key = photo_key(photo.id)
             if key in done:
                 continue
             own = proposals.get(key, [])
             boxes = np.array([r["bbox"] for r in own], np.float32).reshape(-1, 4)
             boxes[:, 2:] += boxes[:, :2]
-            scored = score_boxes(network, read_image(images / image["file_name"]), boxes, device)
-            by_count = {str(c): _chosen(scored, own, c, image["id"], classes) for c in COUNTS}
-            done[key] = {"image_id": image["id"], "found": by_count}
+            scored = score_boxes(network, read_photo(photo, images), boxes, device)
+            by_count = {str(c): _chosen(scored, own, c, photo.id, classes) for c in COUNTS}
+            done[key] = {"image_id": photo.id, "found": by_count}
             out.write(json.dumps(done[key]) + "\n")
             out.flush()
     return {count: [r for line in done.values() for r in line["found"][str(count)]] for count in COUNTS}
@@ -71,15 +72,5 @@ def _chosen(
 ) -> list[Record]:
     """Detections among the first `count` proposals, as COCO records."""
     found = select(scored, min_score=_MIN_SCORE, nms=_NMS, top=_DETECTIONS, proposals=count)
-    boxes = torch.cat([found.boxes[:, :2], found.boxes[:, 2:] - found.boxes[:, :2]], dim=1)
-    columns = (found.proposals.tolist(), found.labels.tolist(), found.scores.tolist(), boxes.tolist())
-    return [
-        {
-            "image_id": image_id,
-            "category_id": classes[label - 1].id,
-            "score": round(score, 5),
-            "bbox": [round(v, 2) for v in box],
-            **({"segmentation": own[place]["segmentation"]} if "segmentation" in own[place] else {}),
-        }
-        for place, label, score, box in zip(*columns, strict=True)
-    ]
+    masks = [{k: own[place][k] for k in ("segmentation",) if k in own[place]} for place in found.proposals.tolist()]
+    return [{**record, **mask} for record, mask in zip(found.to_coco(image_id, classes), masks, strict=True)]

@@ -10,11 +10,12 @@ import torch
 from tqdm import tqdm
 
 from sharpmask.checkpoints import load_network
+from sharpmask.data.coco import read_coco
+from sharpmask.data.photos import read_photo
 from sharpmask.detection.rpn import load_rpn
 from sharpmask.evaluation.baselines import selective_search
-from sharpmask.evaluation.inputs import Record, read_json
+from sharpmask.evaluation.inputs import Record
 from sharpmask.files import atomic_write
-from sharpmask.images import read_image
 from sharpmask.proposals.proposer import Proposer
 from sharpmask.reproduce.datasets import Photos
 from sharpmask.reproduce.detection_rows import COUNTS
@@ -65,17 +66,17 @@ class Sources:
         """Proposals photo by photo, going on where a stop has left them."""
         file = self.folder / f"{part}-{source}.jsonl"
         done = read_lines(file, {"source": source, "count": count})
-        images = read_json(self.folder / f"{part}.json")["images"]
+        photos = read_coco(self.folder / f"{part}.json").images
         with open(file, "a", encoding="utf-8") as out:
-            for image in tqdm(images, desc=f"{source}, {part}", unit="photo", leave=False):
-                if photo_key(image["id"]) in done:
+            for photo in tqdm(photos, desc=f"{source}, {part}", unit="photo", leave=False):
+                if photo_key(photo.id) in done:
                     continue
-                pixels = read_image(self.parts[part].images / image["file_name"])
-                records = [{"image_id": image["id"], **r} for r in self.propose(source)(pixels, count)]
-                line = {"image_id": image["id"], "records": records}
+                pixels = read_photo(photo, self.parts[part].images)
+                records = [{"image_id": photo.id, **r} for r in self.propose(source)(pixels, count)]
+                line = {"image_id": photo.id, "records": records}
                 out.write(json.dumps(line) + "\n")
                 out.flush()
-                done[photo_key(image["id"])] = line
+                done[photo_key(photo.id)] = line
         return done
 
     def _open(self, source: str) -> Method:

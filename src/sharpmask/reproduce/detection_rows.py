@@ -23,7 +23,8 @@ class DetectionRow:
         name: key of the row, and its folder's name.
         label: what tables call it.
         source: of the proposals.
-        detector: end of the detector's name, before the trunk's: "fast-rcnn", or "multipathnet" with what it lacks.
+        detector: beginning of the detector's name, before the trunk's: "fast-rcnn" or "multipathnet".
+        lacks: its end, after the trunk's: the part that it is without.
         masks: the proposals have masks, whose AP is measured too.
     """
 
