@@ -100,6 +100,8 @@ def find_images(inputs: Sequence[str | os.PathLike[str]]) -> list[Path]:
             except OSError as error:
                 raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from None
             complaint = f"{path}: the folder holds no images (known suffixes: {' '.join(sorted(SUFFIXES))})"
+            if not matches and any(child.is_dir() for child in path.iterdir()):
+                complaint += f"; for those of its sub-folders give '{path}/**/*.jpg'"
         elif path.exists():
             matches, complaint = [path], ""
         elif glob.has_magic(str(item)):

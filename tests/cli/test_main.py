@@ -55,6 +55,42 @@ def test_train_refuses_unknown_and_impossible_settings(tmp_path: Path, capsys: p
     assert "deepmask.batches must be" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["propose", "", "--output", "o"], "inputs: an empty value"),
+        (["propose", "a.jpg", "--output", " "], "output: an empty value"),
+        (["propose", "a.jpg", "--output", "o", "--annotations", ""], "annotations: an empty value"),
+        (["propose", "a.jpg", "--output", "o", "--min-area", ".nan"], "min-area nan: must be a finite number"),
+        (["propose", "a.jpg", "--output", "o", "--max-area", ".inf"], "max-area inf: must be a finite number"),
+        (["train", "annotations=", "images=x", "output=o"], "annotations: an empty value"),
+        (["train", "annotations=a", "images=x", "output=o", "cache_gigabytes=.inf"], "cache-gigabytes inf: must be"),
+        (["train", "annotations=a", "images=x", "output=o", "deepmask.shift=.nan"], "deepmask.shift nan: must be"),
+        (["train", "annotations=a", "images=x", "output=o", "seed=-1"], "seed"),
+        (["train", "annotations=a", "images=x", "output=o", "measure_photos=-1"], "measure_photos"),
+        (["train", "annotations=a", "images=x", "output=o", "validation_patches=0"], "validation_patches"),
+        (["train-detector", "annotations=a", "images=x", "output=o", "box_weight=.nan"], "box-weight nan: must be"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    errors = capsys.readouterr().err
+    assert message in errors and errors.count("\n") == 1 and not any(tmp_path.iterdir())
+
+
+def test_a_config_that_is_no_text(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "c.yaml").write_bytes("output: für".encode("latin-1"))
+    assert main(["train", "--config", str(tmp_path / "c.yaml"), "annotations=a", "images=b", "output=c"]) == 2
+    assert "cannot be read as text in UTF-8" in capsys.readouterr().err
+
+
 def test_a_reader_that_has_gone(tmp_path: Path) -> None:
     """`sharpmask … | true`: no traceback, and files are there."""
     code = "import sys; from sharpmask.cli.main import main; sys.exit(main(sys.argv[1:]))"

@@ -1,5 +1,4 @@
-"""Detector runs that take seconds, also of several processes, and photos of two kinds of shapes that a small network can
-tell apart."""
+"""Detector runs that take seconds, also of several processes, and photos of shapes that a small network can tell."""
 
 import dataclasses
 import json

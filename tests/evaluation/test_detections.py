@@ -261,7 +261,7 @@ def test_images_that_are_not_exhaustive_are_left_out() -> None:
         ({"segmentation": None, "area": None}, "has no segmentation"),
         ({"segmentation": {"size": list(SIZE), "counts": [5, 5]}}, "runs add up to 10 pixels"),
         ({"segmentation": {"size": list(SIZE), "counts": "55"}}, "damaged RLE"),
-        ({"segmentation": [[1, 2]]}, "polygons that cannot be drawn"),
+        ({"segmentation": [[1, 2]]}, "a polygon of 2 numbers"),
         ({"bbox": "x"}, "has the bbox 'x'"),
         ({"area": "x"}, "has the area 'x'"),
     ],

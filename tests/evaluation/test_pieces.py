@@ -147,9 +147,14 @@ def test_boxes_of_some_results_are_not_used(written: Callable[..., Path]) -> Non
         measured(truth, [*results[:50], *results[-50:]])
 
 
-def test_progress_counts_bytes(written: Callable[..., Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_counts_bytes(
+    written: Callable[..., Path], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     truth, results = random_case(27)
     path = written(results)
+    measured(truth, path, progress=True)
+    assert capsys.readouterr().err == ""  # no terminal
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     measured(truth, path, progress=True)
     shown = capsys.readouterr().err
     assert "evaluate n:   0%" in shown and "B/s" in shown

@@ -14,6 +14,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from sharpmask.errors import ConfigError, DataError
+from sharpmask.evaluation.detections import evaluate_detections
 from sharpmask.evaluation.recall import (
     AREAS,
     IOU_TYPES,
@@ -419,3 +420,27 @@ def test_polygons_without_image_size_or_far_outside_are_named() -> None:
 def test_unknown_iou_type() -> None:
     with pytest.raises(ConfigError, match="no IoU type keypoints"):
         evaluate_recall(*square_case([1.0]), iou_types=["keypoints"])
+
+
+def test_ids_of_another_numbering_are_refused(tmp_path: Path) -> None:
+    """`propose` without --annotations numbers photos itself, and says so in images.json beside its results."""
+    box = {"category_id": 1, "bbox": [10, 10, 20, 20]}
+    truth = {
+        "images": [
+            {"id": i, "file_name": f"photos/{name}.jpg", "height": 90, "width": 90} for i, name in enumerate("ab")
+        ],
+        "annotations": [{"id": i, "image_id": i, "area": 400, "iscrowd": 0, **box} for i in range(2)],
+        "categories": [{"id": 1, "name": "thing"}],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    (tmp_path / "proposals.json").write_text(json.dumps([{"image_id": 1, "score": 0.5, **box}]))
+    paths = (tmp_path / "truth.json", tmp_path / "proposals.json")
+    expected = evaluate_recall(*paths, iou_types=["bbox"], progress=False).value("AR@10", "bbox")
+    own = tmp_path / "images.json"
+    own.write_text(json.dumps({"images": [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate("ab")]}))
+    assert evaluate_recall(*paths, iou_types=["bbox"], progress=False).value("AR@10", "bbox") == expected == 0.5
+    own.write_text(json.dumps({"images": [{"id": i, "file_name": f"{name}.png"} for i, name in enumerate("ba")]}))
+    with pytest.raises(DataError, match=r"0 is 'b.png' here .* and 'photos/a.jpg' there; make .* with --annotations"):
+        evaluate_recall(*paths, iou_types=["bbox"], progress=False)
+    with pytest.raises(DataError, match=r"'b.png' here"):
+        evaluate_detections(*paths)

@@ -16,7 +16,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from sharpmask.errors import ConfigError, MissingExtraError
-from sharpmask.formats import PHOTO_FORMATS, FormatOptions, open_formats, parse_formats
+from sharpmask.formats import PHOTO_FORMATS, FormatOptions, assert_used, open_formats, parse_formats
 from sharpmask.proposals.folder import Photo, photo_names
 from sharpmask.proposals.records import Records
 from sharpmask.proposals.result import Proposals
@@ -51,6 +51,7 @@ def test_yolo_by_its_description(save: Save, photo: Photo, masks: np.ndarray, fi
     folder = save("yolo") / "yolo"
     settings = yaml.safe_load((folder / "data.yaml").read_text())
     assert settings["names"] == {0: "object"} and settings["train"] == "images"
+    assert "path" not in settings  # a relative one would be taken from where the training program runs
     assert (folder / "labels" / "empty.txt").read_text() == ""
     lines = (folder / "labels" / f"{photo.name}.txt").read_text().splitlines()
     for line, mask in zip(lines, masks, strict=True):
@@ -329,3 +330,23 @@ def test_simplified_polygons_are_shorter(save: Save, photo: Photo) -> None:
         for tolerance in (0.0, 1.5)
     ]
     assert sizes[1] < sizes[0] * 0.9
+
+
+def test_settings_that_no_format_looks_at_are_refused() -> None:
+    assert_used(FormatOptions(), ["coco"])
+    assert_used(FormatOptions(label="car", simplify=1.0), ["coco", "yolo"])
+    for options, name in (
+        (FormatOptions(simplify=1.0), "simplify"),
+        (FormatOptions(shapes="masks"), "shapes"),
+        (FormatOptions(from_name="a"), "from-name"),
+        (FormatOptions(image_prefix="a"), "image-prefix"),
+        (FormatOptions(coordinates="wgs84"), "coordinates"),
+    ):
+        with pytest.raises(ConfigError, match=f"--{name} has no effect with --format coco,label-map; it is for: "):
+            assert_used(options, ["coco", "label-map"])
+
+
+def test_coco_names_the_class(proposals: Proposals, photo: Photo, tmp_path: Path) -> None:
+    with open_formats(["coco"], tmp_path, FormatOptions(label="car")) as write:
+        write(photo, proposals)
+    assert json.loads((tmp_path / "images.json").read_text())["categories"] == [{"id": 1, "name": "car"}]

@@ -114,6 +114,19 @@ def test_what_a_killed_writer_leaves_is_no_checkpoint(tmp_path: Path, config: Tr
     assert newest(tmp_path, config) == ("deepmask", 1)
 
 
+def test_the_data_may_lie_elsewhere_but_must_be_the_same(tmp_path: Path, config: TrainConfig) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    first.write_text("{}")
+    config = dataclasses.replace(config, annotations=str(first))
+    save_checkpoint(tmp_path, state(1), config)
+    first.rename(second)
+    moved = dataclasses.replace(config, annotations=str(second), images="elsewhere", measure_photos=3)
+    assert newest(tmp_path, moved) == ("deepmask", 1)
+    second.write_text("{} ")
+    with pytest.raises(ConfigError, match="another annotations;"):
+        load_checkpoint(tmp_path, moved)
+
+
 def test_a_second_start_by_mistake_disturbs_nothing(tmp_path: Path, config: TrainConfig) -> None:
     save_checkpoint(tmp_path, state(1), config)
     being_written = tmp_path / CHECKPOINTS / ".000002-deepmask-2.ab.x1.tmp.pt"

@@ -1,6 +1,7 @@
 """What is mined with a proposer whose proposals are known."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -114,6 +115,31 @@ def test_windows_beyond_the_photo_are_left_out(partly: Path) -> None:
     place = source.places[0]
     inside, outside = Window(1.0, 1.0, 1.0), Window(float(place.width), 1.0, 1.0)
     assert source.is_negative(place, inside) and not source.is_negative(place, outside)
+
+
+def test_damaged_photos_and_objects_without_a_mask(
+    shapes: Path, partly: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The photo is passed over; the object is where its box is."""
+    content = json.loads(partly.read_text())
+    first = content["annotations"][0]
+    assert first["image_id"] == 1
+    del first["segmentation"]
+    partly.write_text(json.dumps(content))
+    photos = tmp_path / "photos"
+    shutil.copytree(shapes, photos)
+    for photo in content["images"]:
+        if photo["id"] in (2, 4):
+            file = photos / photo["file_name"]
+            file.write_bytes(file.read_bytes()[:2000])
+    x, y, w, h = (int(value) for value in first["bbox"])
+    known: Any = Known([rectangle(100, 2, 130, 32), rectangle(x, y, x + w, y + h)], [0.99, 0.98])
+    labels, count = add_labels(known, partly, photos, min_score=0.9, progress=False)
+    assert count == 1 and labels["annotations"][-1]["image_id"] == 1
+    negatives = hard_negatives(known, partly, photos, min_score=0.9, progress=False)
+    assert {entry["image_id"] for entry in negatives} <= {3, 5, 6}
+    told = capsys.readouterr().err
+    assert told.count("it is passed over") == 2
 
 
 def test_the_command(shapes: Path, partly: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

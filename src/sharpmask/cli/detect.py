@@ -14,7 +14,11 @@ from sharpmask.errors import ConfigError
 def add_arguments(parser: ArgumentParser) -> None:
     allow_negative_lists(parser)
     parser.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="images: files, patterns such as 'a/*.jpg', folders (their images)"
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="images: files, patterns such as 'a/*.jpg', folders (the images in them; "
+        "those in sub-folders, too: 'a/**/*.jpg')",
     )
     parser.add_argument(
         "--detector",

@@ -1,15 +1,16 @@
 """The `sharpmask` command: one subcommand a file, each imported only when it is asked for."""
 
 import importlib
+import math
 import os
 import sys
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 import sharpmask
 from sharpmask.allocator import keep_freed_memory
-from sharpmask.errors import SharpMaskError
+from sharpmask.errors import ConfigError, SharpMaskError
 
 # subcommand -> (module under sharpmask.cli, one line of help)
 COMMANDS = {
@@ -88,7 +89,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if hasattr(module, "rewrite"):
             rest = module.rewrite(rest)
-        status = int(module.run(parser.parse_args(rest)))
+        options = parser.parse_args(rest)
+        _assert_meaningful(options)
+        status = int(module.run(options))
         sys.stdout.flush()  # here, where a reader that has gone is known
         return status
     except SharpMaskError as error:
@@ -100,6 +103,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"sharpmask {command}: interrupted", file=sys.stderr)
         return 130
+
+
+def _assert_meaningful(options: Namespace) -> None:
+    """Refuse what no option means: an empty text, as an unset variable of a shell gives, and numbers that are none.
+
+    Raises:
+        ConfigError: which option.
+    """
+    for name, value in vars(options).items():
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str) and not item.strip():
+                raise ConfigError(f"{name.replace('_', '-')}: an empty value; is a variable of the shell not set?")
+            if isinstance(item, float) and not math.isfinite(item):
+                raise ConfigError(f"{name.replace('_', '-')} {item}: must be a finite number")
 
 
 if __name__ == "__main__":

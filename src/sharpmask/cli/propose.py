@@ -25,7 +25,8 @@ def add_arguments(parser: ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="images or videos: files, patterns such as 'a/*.jpg', folders (their images)",
+        help="images or videos: files, patterns such as 'a/*.jpg', folders (the images in them; "
+        "those in sub-folders, too: 'a/**/*.jpg')",
     )
     parser.add_argument("--output", type=str, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--model", type=str, default=None, help="bundled model or .safetensors file")
@@ -189,7 +190,7 @@ def _add_video_arguments(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> int:
     from sharpmask.checkpoints import DEFAULT_MODEL, load_network
-    from sharpmask.formats import FormatOptions, open_formats, parse_formats
+    from sharpmask.formats import FormatOptions, assert_used, open_formats, parse_formats
     from sharpmask.images import assert_apart, find_images
     from sharpmask.proposals.cleaning import Cleaning
     from sharpmask.proposals.clips import propose_videos, split_videos
@@ -213,6 +214,7 @@ def run(args: Namespace) -> int:
         image_prefix=args.image_prefix,
         coordinates=args.coordinates,
     )
+    assert_used(options, formats)
     cleaning = Cleaning(
         min_area=args.min_area,
         max_area=args.max_area,

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from jsonargparse import ArgumentParser
 
+from sharpmask.errors import ConfigError
 from sharpmask.field_docs import field_docs
 
 
@@ -26,11 +28,24 @@ def add_settings(parser: ArgumentParser, settings: type) -> None:
 
 
 def rewrite_settings(arguments: list[str], config_file: Callable[[str], str]) -> list[str]:
-    """FIELD=VALUE -> --FIELD=VALUE, and the name of a shipped config -> its path."""
+    """FIELD=VALUE -> --FIELD=VALUE, and the name of a shipped config -> its path.
+
+    Raises:
+        ConfigError: there is no such config, or it is no text.
+    """
+
+    def checked(name: str) -> str:
+        path = config_file(name)
+        try:
+            Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"--config {path}: cannot be read as text in UTF-8 ({error})") from None
+        return path
+
     rewritten = [f"--{a}" if re.match(r"[a-z][\w.]*=", a) else a for a in arguments]
     for i, argument in enumerate(rewritten):
         if argument.startswith("--config="):
-            rewritten[i] = f"--config={config_file(argument.removeprefix('--config='))}"
+            rewritten[i] = f"--config={checked(argument.removeprefix('--config='))}"
         elif i and rewritten[i - 1] == "--config":
-            rewritten[i] = config_file(argument)
+            rewritten[i] = checked(argument)
     return rewritten

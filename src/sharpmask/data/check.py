@@ -144,7 +144,9 @@ def check(
     pool = ThreadPoolExecutor(threads or os.cpu_count() or 1)
     try:
         results = pool.map(check_one, dataset.images)
-        for faults in tqdm(results, total=len(dataset.images), desc="checking", unit="image", disable=not progress):
+        for faults in tqdm(
+            results, total=len(dataset.images), desc="checking", unit="image", disable=None if progress else True
+        ):
             for kind, message in faults:
                 report.add(kind, message)
     finally:

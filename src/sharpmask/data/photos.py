@@ -6,13 +6,13 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image
+from PIL import ExifTags
 from torch.utils.data import get_worker_info
 from tqdm import tqdm
 
 from sharpmask.data.coco import CocoDataset, ImageRecord
 from sharpmask.errors import DataError, ImageError
-from sharpmask.images import read_image
+from sharpmask.images import open_image, read_image
 
 DEFAULT_CACHE_BYTES = 2 * 2**30
 # A photo may be damaged so that only reading it to its end tells. A run of days does not stop for a few: up to this
@@ -54,7 +54,7 @@ def header_size_matches(record: ImageRecord, image_dir: Path) -> bool:
     """
     path, wanted = image_dir / record.file_name, (record.width, record.height)
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             if file.size == wanted:
                 return True
             # asked only now: for some formats Pillow decodes the whole file to find it
@@ -67,7 +67,7 @@ def header_size_matches(record: ImageRecord, image_dir: Path) -> bool:
 
 
 def _read_as_stored(path: Path) -> np.ndarray:
-    with Image.open(path) as file:
+    with open_image(path) as file:
         file.load()
         file.getexif().pop(ExifTags.Base.Orientation, None)
         return read_image(file)
@@ -133,14 +133,14 @@ class PhotoCache:
                     f"{fault}); `sharpmask check` lists them all"
                 )
             self._reported.add(image_id)
-            print(f"{fault}; other examples take the place of its own", file=sys.stderr)
+            print(f"{fault}; it is passed over", file=sys.stderr)
 
     def preload(self, image_ids: list[int], *, progress: bool = False) -> int:
         """Decode the photos in the order given until the limit is reached; returns how many are in memory then.
 
         What cannot be read is left out, and found in `unreadable`.
         """
-        for image_id in tqdm(image_ids, desc="reading photos", unit="photo", disable=not progress):
+        for image_id in tqdm(image_ids, desc="reading photos", unit="photo", disable=None if progress else True):
             record = self.dataset.image_by_id[image_id]
             if self.used_bytes + 3 * record.width * record.height > self.limit_bytes:
                 break

@@ -4,7 +4,6 @@ Only boxes and their order are needed for training. A COCO results file of any p
 kept as one JSON line a photo, so that a run that was stopped goes on with the next photo.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -21,6 +20,7 @@ from sharpmask.data.photos import PhotoCache, UnreadablePhoto
 from sharpmask.detection.sampling import xyxy
 from sharpmask.errors import ConfigError, DataError
 from sharpmask.evaluation.inputs import read_annotations, read_results
+from sharpmask.files import file_digest
 from sharpmask.networks.specs import SPECS
 
 # Image id -> boxes (N, 4) xyxy, best first, within the image, each at least a pixel wide and high.
@@ -109,7 +109,7 @@ def kept_lines(
         raise DataError(f"{cache} is damaged ({error}); remove it, and it is made anew") from None
     left = [image_id for image_id in image_ids if image_id not in lines]
     with open(cache, "a", encoding="utf-8") as out:
-        for image_id in tqdm(left, desc="proposals", unit="photo", disable=not left):
+        for image_id in tqdm(left, desc="proposals", unit="photo", disable=None if left else True):
             with suppress(UnreadablePhoto):
                 lines[image_id] = np.asarray(make(image_id), np.float64).round(2).tolist()
             if image_id not in lines:
@@ -131,9 +131,3 @@ def _identity(model: str) -> str:
         with resources.as_file(resources.files("sharpmask") / "weights" / spec.weights) as path:
             return f"{model} {file_digest(path)}"
     return file_digest(model) if Path(model).is_file() else model
-
-
-def file_digest(path: str | Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -128,7 +128,7 @@ def write_selective_search(
     with atomic_write(output) as temporary, open(temporary, "w", encoding="utf-8") as out:
         out.write("[")
         for image_id, path in tqdm(
-            files.items(), desc=f"selective search ({mode})", unit="image", disable=not progress
+            files.items(), desc=f"selective search ({mode})", unit="image", disable=None if progress else True
         ):
             try:
                 image = read_image(path)

@@ -71,7 +71,7 @@ def collect(source: Source, wanted: Wanted, *, label: str, workers: int | None, 
         desc=f"evaluate {label}",
         unit=source.unit,
         unit_scale=source.unit != "image",
-        disable=not progress,
+        disable=None if progress else True,
         leave=False,
     )
     with bar, _outcomes(source.pieces, wanted, workers_for(source, workers)) as outcomes:

@@ -5,9 +5,10 @@ Masks are converted image by image when they are needed, so that the memory stay
 
 import json
 import math
+import os
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
@@ -204,6 +205,11 @@ def read_annotations(source: str | Path | Record) -> Annotations:
         else:
             if not isinstance(record.get("category_id"), Hashable):
                 raise DataError(f"{name}: annotation {record.get('id')} has the category_id {record['category_id']!r}")
+            if record.get("iscrowd") not in (None, 0, 1):  # "no" is true to Python
+                raise DataError(
+                    f"{name}: annotation {record.get('id')} of image {image_id} has the iscrowd {record['iscrowd']!r}; "
+                    "0 or 1 is needed"
+                )
             area = record.get("area")
             if area is not None and not _is_number(area):
                 raise DataError(f"{name}: annotation {record.get('id')} of image {image_id} has the area {area!r}")
@@ -213,9 +219,35 @@ def read_annotations(source: str | Path | Record) -> Annotations:
     )
 
 
+def assert_same_images(results: str | Path, annotations: Annotations) -> None:
+    """Refuse COCO results whose image ids are of another numbering: beside a results file `propose` and `detect` leave
+    `images.json` where the ids are their own, and in it the file names tell whether they are those of the annotations.
+
+    Raises:
+        DataError: an id is of a file of another name there.
+    """
+    own = Path(results).with_name("images.json")
+    if not own.is_file() or own.samefile(annotations.source if os.path.exists(annotations.source) else results):
+        return
+    names = {image_id: name for name, image_id in annotations.file_names.items()}
+    content = read_json(own)
+    listed = content.get("images") if isinstance(content, Mapping) else None
+    for image in listed if isinstance(listed, list) else []:
+        if not isinstance(image, Mapping) or not isinstance(image.get("id"), Hashable):
+            continue
+        name, wanted = image.get("file_name"), names.get(image.get("id"))
+        if isinstance(name, str) and wanted is not None and PurePath(name).stem != PurePath(wanted).stem:
+            raise DataError(
+                f"{results}: its image ids are not those of {annotations.source}: {image['id']} is '{name}' here (see "
+                f"{own}) and '{wanted}' there; make the results again with --annotations {annotations.source}"
+            )
+
+
 def read_results(source: str | Path | Sequence[Record], annotations: Annotations) -> Results:
     """COCO results from a file or a list. Raises DataError: no list, an image not in `annotations`, no score, …"""
     name = str(source) if isinstance(source, str | Path) else "results"
+    if isinstance(source, str | Path):
+        assert_same_images(source, annotations)
     content = read_json(source) if isinstance(source, str | Path) else source
     if isinstance(content, Mapping):
         raise DataError(

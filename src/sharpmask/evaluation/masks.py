@@ -34,6 +34,9 @@ def to_rle(segmentation: object, height: int | None, width: int | None) -> Rle:
     if height is None or width is None:
         raise ValueError("polygons need the image's height and width")
     polygons = [segmentation] if segmentation and not isinstance(segmentation[0], list) else segmentation
+    short = next((p for p in polygons if isinstance(p, list) and (len(p) < 6 or len(p) % 2)), None)
+    if short is not None:
+        raise ValueError(f"a polygon of {len(short)} numbers; pairs of x and y of at least three corners are needed")
     try:
         extent = max((abs(float(value)) for polygon in polygons for value in polygon), default=0.0)
         # not (<=) so that a nan is refused as well
@@ -58,7 +61,9 @@ def _checked_size(rle: Rle, height: int | None, width: int | None) -> Rle:
     if height is not None and size != [height, width]:
         raise ValueError(f"the mask is {size[0]}x{size[1]} (height x width) but the image is {height}x{width}")
     if isinstance(counts, list):
-        if sum(counts) != size[0] * size[1] or min(counts, default=0) < 0:
+        if min(counts, default=0) < 0:
+            raise ValueError(f"the RLE has a run of {min(counts)} pixels")
+        if sum(counts) != size[0] * size[1]:
             raise ValueError(f"the RLE's runs add up to {sum(counts)} pixels instead of {size[0] * size[1]}")
         return dict(mask_utils.frPyObjects(rle, size[0], size[1]))
     return {"size": size, "counts": counts}

@@ -176,7 +176,7 @@ def evaluate_patches(
     loader = DataLoader(dataset, batch_size=batch_size, num_workers=workers)
     try:
         with torch.inference_mode():
-            for batch in tqdm(loader, desc="patches", unit="batch", disable=not progress, leave=False):
+            for batch in tqdm(loader, desc="patches", unit="batch", disable=None if progress else True, leave=False):
                 masked, scored = batch["has_mask"] > 0, batch["has_score"] > 0
                 output = network(batch["patch"].to(device).float() / 255)
                 targets = batch["mask"].to(device)[masked]

@@ -27,6 +27,7 @@ from sharpmask.evaluation.inputs import (
     ImageId,
     Record,
     Results,
+    assert_same_images,
     damaged_rle,
     group_results,
     read_results,
@@ -181,6 +182,8 @@ def open_results(results: Results | str | Path | Sequence[Record], truth: Annota
     if path.endswith(".parquet"):
         return _open_parquet(path)
     pieces = json_pieces(path)
+    if pieces is not None:
+        assert_same_images(path, truth)
     if pieces is None:  # small, or an error that reading the whole file will name
         return Source(path, [Records(read_results(path, truth))], "file")
     return Source(path, pieces, "B", os.path.getsize(path))

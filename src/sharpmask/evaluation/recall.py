@@ -136,11 +136,13 @@ def evaluate_recall(
 
     Unlike pycocotools: results of a category that the annotations do not have are counted rather than dropped, an
     annotation whose id is 0 counts as found when it is, and no object of a size gives nan instead of -1.
-    Raises DataError naming the record at fault, ConfigError for an unknown IoU type.
+    Raises DataError naming the record at fault, ConfigError for an unknown IoU type or no resamples.
     """
     unknown = [iou_type for iou_type in iou_types if iou_type not in IOU_TYPES]
     if unknown or not iou_types:
         raise ConfigError(f"no IoU type {', '.join(unknown) or 'given'}; there are: {', '.join(IOU_TYPES)}")
+    if resamples < 1:  # before hours are spent on the rest
+        raise ConfigError(f"the number of bootstrap resamples must be at least 1, not {resamples}")
     truth = annotations if isinstance(annotations, Annotations) else read_annotations(annotations)
     found = open_results(results, truth)
     label = name or (Path(results).stem if isinstance(results, str | Path) else "proposals")

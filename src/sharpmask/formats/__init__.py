@@ -19,18 +19,18 @@ from sharpmask.formats.geopackage import open_geopackage
 from sharpmask.formats.label_map import open_label_map
 from sharpmask.formats.label_studio import open_label_studio
 from sharpmask.formats.labelme import open_labelme
-from sharpmask.formats.options import FormatOptions
+from sharpmask.formats.options import FormatOptions, assert_used
 from sharpmask.formats.parquet import open_parquet
 from sharpmask.formats.yolo import open_yolo
 from sharpmask.formats.youtube_vis import open_youtube_vis
 from sharpmask.proposals.folder import Photo, Write, open_coco
 from sharpmask.proposals.result import Proposals
 
-__all__ = ["FORMATS", "PHOTO_FORMATS", "FormatOptions", "Photo", "open_formats", "parse_formats"]
+__all__ = ["FORMATS", "PHOTO_FORMATS", "FormatOptions", "Photo", "assert_used", "open_formats", "parse_formats"]
 
 
 def _open_coco(output: Path, options: FormatOptions) -> AbstractContextManager[Write]:
-    return open_coco(output)
+    return open_coco(output, label=options.label)
 
 
 FORMATS: dict[str, Callable[[Path, FormatOptions], AbstractContextManager[Write]]] = {

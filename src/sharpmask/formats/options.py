@@ -1,5 +1,6 @@
 """What a writer can be told."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sharpmask.errors import ConfigError
@@ -43,3 +44,29 @@ class FormatOptions:
         for name in ("label", "from_name", "to_name"):
             if not getattr(self, name).strip():
                 raise ConfigError(f"{name} is empty: give a name")
+
+
+_OUTLINES = ("coco-polygons", "cvat", "geojson", "geopackage", "label-studio", "labelme", "yolo")
+# The formats that a setting is for; `label` is for all that have names.
+USED_BY = {
+    "simplify": _OUTLINES,
+    "shapes": ("cvat", "label-studio", "labelme"),
+    "from_name": ("label-studio",),
+    "to_name": ("label-studio",),
+    "image_prefix": ("label-studio",),
+    "coordinates": ("geojson", "geopackage"),
+}
+
+
+def assert_used(options: FormatOptions, formats: Sequence[str]) -> None:
+    """Refuse settings that none of the formats looks at.
+
+    Raises:
+        ConfigError: which setting, and what it is for.
+    """
+    for name, users in USED_BY.items():
+        if getattr(options, name) != getattr(FormatOptions(), name) and not set(users) & set(formats):
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(
+                f"{option} has no effect with --format {','.join(formats)}; it is for: {', '.join(users)}"
+            )

@@ -37,6 +37,7 @@ def open_yolo(output: Path, options: FormatOptions) -> Iterator[Write]:
                     file.write("0 " + " ".join(np.char.mod(f"%.{digits}g", shares)) + "\n")
 
     yield write
-    settings = {"path": ".", "train": "images", "val": "images", "names": {0: options.label}}
+    # No `path`: a relative one would be taken from where the training program runs, without it from this file's folder.
+    settings = {"train": "images", "val": "images", "names": {0: options.label}}
     with atomic_write(output / "yolo" / "data.yaml") as temporary:
         temporary.write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")

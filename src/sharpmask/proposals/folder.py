@@ -171,8 +171,9 @@ def _one_ahead(thread: ThreadPoolExecutor, tasks: Iterator[Callable[[], T]]) -> 
 
 
 @contextmanager
-def open_coco(output: Path) -> Iterator[Write]:
-    """The writer of COCO results: `proposals.json`, and `images.json` unless the ids come from an annotation file."""
+def open_coco(output: Path, *, label: str = "object") -> Iterator[Write]:
+    """The writer of COCO results: `proposals.json`, and `images.json` with the only class's name, unless the ids come
+    from an annotation file."""
     records: list[dict[str, Any]] = []
     videos: dict[int, dict[str, Any]] = {}
     known = empty = True
@@ -190,7 +191,7 @@ def open_coco(output: Path) -> Iterator[Write]:
         yield write
         file.write("\n]\n")
     if not (known and records):
-        _write_images(output / "images.json", records, list(videos.values()))
+        _write_images(output / "images.json", records, list(videos.values()), label)
     else:
         (output / "images.json").unlink(missing_ok=True)  # that of an earlier run has other ids
 
@@ -242,12 +243,12 @@ def _append(file: TextIO, proposals: Proposals, record: dict[str, Any], *, first
         file.write(("\n" if first else ",\n") + ",\n".join(lines))
 
 
-def _write_images(path: Path, records: list[dict[str, Any]], videos: list[dict[str, Any]]) -> None:
+def _write_images(path: Path, records: list[dict[str, Any]], videos: list[dict[str, Any]], label: str) -> None:
     content = {
         **({"videos": videos} if videos else {}),
         "images": records,
         "annotations": [],
-        "categories": [{"id": 1, "name": "object"}],
+        "categories": [{"id": 1, "name": label}],
     }
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -52,7 +52,9 @@ def open_raster(
             yield WindowedRaster(source, path, bands=bands, stretch=stretch, max_pixels=max_pixels)
         return
     if bands or stretch:
-        raise ImageError(f"{path}: bands and stretch are for files that rasterio reads ({' '.join(RASTER_SUFFIXES)})")
+        raise ImageError(
+            f"{path}: bands and stretch are for files that rasterio reads ({' '.join(sorted(RASTER_SUFFIXES))})"
+        )
     yield ArrayRaster(read_image(path, max_pixels=max_pixels))
 
 

@@ -84,7 +84,7 @@ def write_view(
     listed = read_annotations(_image_list(Path(proposals)) if annotations is None else annotations)
     results = read_results(proposals, listed)
     files, notes = _files(listed, results, Path(images))
-    bar = tqdm(listed.image_ids, desc="matching", unit="image", disable=not progress, leave=False)
+    bar = tqdm(listed.image_ids, desc="matching", unit="image", disable=None if progress else True, leave=False)
     matched = {image_id: match_image(listed, results, image_id) for image_id in bar}
     chosen = _choose(list(files), matched, photos, choose)
     report = ViewReport(
@@ -127,7 +127,9 @@ def write_view(
         before, after = _template()
         page.write(before)
         entries = []
-        for number, image_id in enumerate(tqdm(chosen, desc="photos", unit="photo", disable=not progress, leave=False)):
+        for number, image_id in enumerate(
+            tqdm(chosen, desc="photos", unit="photo", disable=None if progress else True, leave=False)
+        ):
             photo = files[image_id]
             pixels = photo.read()
             whole = (pixels.shape[0], pixels.shape[1])

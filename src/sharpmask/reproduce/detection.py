@@ -29,7 +29,7 @@ from sharpmask.detection.train import RESULT, initial_detector, train_detector
 from sharpmask.errors import ConfigError, MissingExtraError
 from sharpmask.evaluation.baselines import require_opencv
 from sharpmask.evaluation.inputs import read_json
-from sharpmask.files import atomic_write, make_folder
+from sharpmask.files import atomic_write, file_digest, make_folder
 from sharpmask.proposals.proposer import pick_device
 from sharpmask.reproduce.datasets import Photos
 from sharpmask.reproduce.detection_measure import measure_row
@@ -43,7 +43,7 @@ from sharpmask.reproduce.detection_rows import (
     DetectionRow,
 )
 from sharpmask.reproduce.machine import describe_machine
-from sharpmask.reproduce.methods import file_digest, weights_digest
+from sharpmask.reproduce.methods import weights_digest
 from sharpmask.reproduce.plan import kept_plan
 from sharpmask.reproduce.study import SELECTIVE_SEARCH, Options
 

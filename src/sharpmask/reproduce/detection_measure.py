@@ -17,9 +17,9 @@ from sharpmask.detection.store import load_detector
 from sharpmask.detection.train import RESULT
 from sharpmask.evaluation.detections import DetectionScores, evaluate_detections
 from sharpmask.evaluation.inputs import Record, read_json
+from sharpmask.files import file_digest
 from sharpmask.reproduce.detection_rows import COUNTS, DetectionRow
 from sharpmask.reproduce.measure import photo_key, read_lines
-from sharpmask.reproduce.methods import file_digest
 
 # As in the papers: no box voting, and a detection has the mask of its own proposal. `Detector` does otherwise.
 _MIN_SCORE, _NMS, _DETECTIONS = 0.01, 0.3, 100

@@ -1,6 +1,5 @@
 """A row at work: proposals of a photo, and where their time goes."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -15,6 +14,7 @@ from sharpmask.errors import ConfigError
 from sharpmask.evaluation.baselines import selective_search
 from sharpmask.evaluation.inputs import Record
 from sharpmask.evaluation.timing import clock, photo_times
+from sharpmask.files import file_digest
 from sharpmask.images import read_image
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask
@@ -65,12 +65,6 @@ def weights_digest(source: str) -> str:
     elif spec is not None and spec.weights is not None:
         path = Path(str(resources.files("sharpmask") / "weights" / spec.weights))
     return file_digest(path) if path.is_file() else source
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_method(

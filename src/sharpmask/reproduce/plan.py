@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from sharpmask.checkpoints import load_network
 from sharpmask.errors import ConfigError, DataError
-from sharpmask.files import atomic_write
+from sharpmask.files import atomic_write, file_digest
 from sharpmask.networks.deepmask import DeepMask
 from sharpmask.networks.sharpmask import SharpMask, build_network
 from sharpmask.networks.specs import get_spec
 from sharpmask.reproduce.forms import FORMS_PHOTOS
 from sharpmask.reproduce.measure import Validation
-from sharpmask.reproduce.methods import file_digest, open_method, weights_digest
+from sharpmask.reproduce.methods import open_method, weights_digest
 from sharpmask.reproduce.recipes import paper_steps, train_config
 from sharpmask.reproduce.study import Options, Row, Study
 from sharpmask.training.run import train

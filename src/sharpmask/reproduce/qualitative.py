@@ -12,12 +12,12 @@ from sharpmask.checkpoints import DEFAULT_MODEL
 from sharpmask.errors import ConfigError
 from sharpmask.evaluation.inputs import ImageId, read_json
 from sharpmask.evaluation.masks import Rle, mask_ious
-from sharpmask.files import atomic_write
+from sharpmask.files import atomic_write, file_digest
 from sharpmask.images import read_image
 from sharpmask.report.matches import FOUND_IOU, best_matches
 from sharpmask.reproduce.drawing import draw_matches, draw_sheet, draw_truth
 from sharpmask.reproduce.measure import Validation, photo_key, read_lines, read_validation
-from sharpmask.reproduce.methods import Method, file_digest, open_method, weights_digest
+from sharpmask.reproduce.methods import Method, open_method, weights_digest
 from sharpmask.reproduce.page import Panel, Shown, render_page
 from sharpmask.reproduce.study import Options, Row
 

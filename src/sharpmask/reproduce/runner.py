@@ -14,7 +14,7 @@ from sharpmask.checkpoints import load_network
 from sharpmask.errors import ConfigError, DataError
 from sharpmask.evaluation.costs import Cost, model_cost
 from sharpmask.evaluation.timing import interleaved_times
-from sharpmask.files import atomic_write
+from sharpmask.files import atomic_write, file_digest
 from sharpmask.images import read_image
 from sharpmask.indexing import evenly
 from sharpmask.networks.deepmask import DeepMask
@@ -23,7 +23,7 @@ from sharpmask.networks.specs import get_spec
 from sharpmask.reproduce.forms import Forms, compare_forms
 from sharpmask.reproduce.machine import describe_machine
 from sharpmask.reproduce.measure import Validation, measure, read_validation
-from sharpmask.reproduce.methods import file_digest, load_row, open_method, weights_digest
+from sharpmask.reproduce.methods import load_row, open_method, weights_digest
 from sharpmask.reproduce.metrics import Measured
 from sharpmask.reproduce.plan import TIMED_PHOTOS, TURNS, Plan, make_plan
 from sharpmask.reproduce.recipes import train_config
@@ -150,7 +150,7 @@ def _row_settings(config: TrainConfig) -> dict[str, Any]:
     for name in ("start_from", "trunk_weights"):
         fields[name] = None if fields[name] is None else weights_digest(fields[name])
     for name in ("annotations", "images"):
-        fields[name] = Path(fields[name]).resolve().as_posix()
+        fields[name] = Path(getattr(config, name)).resolve().as_posix()
     return dict(json.loads(json.dumps(fields)))
 
 

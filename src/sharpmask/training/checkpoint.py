@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from sharpmask.errors import ConfigError, ModelError
-from sharpmask.files import atomic_write, make_folder
+from sharpmask.files import atomic_write, file_digest, make_folder
 from sharpmask.training.config import RunConfig
 
 # In the folder of a run.
@@ -25,7 +25,10 @@ CHECKPOINTS, LOG, LEDGER = "checkpoints", "log.jsonl", "ledger.json"
 # Changing these between stop and resume does not change what is learnt.
 FREE_FIELDS = {
     "output", "device", "workers", "threads", "cache_gigabytes", "log_every", "checkpoint_every", "keep_checkpoints",
+    "images", "val_images", "measure_photos",
 }  # fmt: skip
+# These may lie elsewhere by then, but must be the same.
+_FILES = ("annotations", "val_annotations")
 _NAME = re.compile(r"(\d+)-[\w-]+-\d+\.([0-9a-f]{16})\.pt")
 
 
@@ -69,7 +72,7 @@ def save_checkpoint(output: Path, state: dict[str, Any], config: RunConfig, *, k
         SharpMaskError: it cannot be written, for example because the disk is full; the older ones are untouched.
     """
     buffer = io.BytesIO()
-    torch.save({**state, "config": json.dumps(dataclasses.asdict(config))}, buffer)
+    torch.save({**state, "config": json.dumps(dataclasses.asdict(config)), "files": _digests(config)}, buffer)
     content = buffer.getbuffer()
     number = max(map(_number, checkpoint_files(output)), default=0) + 1
     name = f"{number:06d}-{state['stage']}-{state['step']}.{_hash(content)}.pt"
@@ -129,9 +132,17 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
+def _digests(config: RunConfig) -> dict[str, str]:
+    paths = {name: getattr(config, name) for name in _FILES}
+    return {name: file_digest(path) for name, path in paths.items() if path is not None and Path(path).is_file()}
+
+
 def _assert_same_run(path: Path, state: dict[str, Any], config: RunConfig) -> None:
     before = json.loads(state["config"])
     now = json.loads(json.dumps(dataclasses.asdict(config)))
+    # The names of files tell only where what is in them does not.
+    before |= state.get("files", {})
+    now |= {name: digest for name, digest in _digests(config).items() if name in state.get("files", {})}
     changed = [k for k in now if k not in FREE_FIELDS and before.get(k) != now[k]]
     if changed:
         raise ConfigError(f"{path} belongs to a run with another {', '.join(changed)}; resume it with its own settings")

@@ -1,9 +1,11 @@
 """Everything that defines a training run. The field docs become the command line's help."""
 
+import dataclasses
+import math
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from sharpmask.data.augment import Augmentation
 from sharpmask.data.folds import parse_fold
@@ -114,12 +116,13 @@ class RunConfig:
     """steps between log lines and TensorBoard scalars"""
 
     def __post_init__(self) -> None:
+        assert_finite(self)
         if self.checkpoint_every < 1 or self.keep_checkpoints < 1:
             raise ConfigError("checkpoint_every and keep_checkpoints must be at least 1")
         if self.validate_every < 1 or self.log_every < 1:
             raise ConfigError("validate_every and log_every must be at least 1")
-        if self.workers < 0 or self.cache_gigabytes < 0:
-            raise ConfigError("workers and cache_gigabytes must not be negative")
+        if self.seed < 0 or self.workers < 0 or self.cache_gigabytes < 0:
+            raise ConfigError("seed, workers and cache_gigabytes must not be negative")
         if self.threads is not None and self.threads < 1:
             raise ConfigError(f"threads {self.threads}: must be at least 1")
         if (self.val_annotations is None) != (self.val_images is None):
@@ -170,6 +173,8 @@ class StageConfig(Schedule):
         Raises:
             ConfigError: which field, and why.
         """
+        assert_finite(self, f"{name}.")
+        assert_finite(self.augmentation, f"{name}.augmentation.")
         self.assert_schedule(f"{name}.")
         if not 0 <= self.distil <= 1 or not 0 <= self.hard_negatives <= 1 or self.boundary_weight < 0:
             raise ConfigError(
@@ -218,6 +223,10 @@ class TrainConfig(RunConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.measure_photos < 0 or self.validation_photos < 0 or self.validation_patches < 1:
+            raise ConfigError(
+                "measure_photos and validation_photos must not be negative, validation_patches must be positive"
+            )
         for name, stage in self.stages.items():
             stage.assert_valid(name)
             if stage.distil and self.teacher is None:
@@ -239,6 +248,19 @@ class TrainConfig(RunConfig):
     def stages(self) -> dict[str, StageConfig]:
         """By name, in their order."""
         return {"deepmask": self.deepmask, "sharpmask": self.sharpmask, "endtoend": self.endtoend}
+
+
+def assert_finite(settings: Any, prefix: str = "") -> None:
+    """Refuse numbers of a dataclass that are none (nan) or infinite, which limits let pass.
+
+    Raises:
+        ConfigError: which field.
+    """
+    for entry in dataclasses.fields(settings):
+        value = getattr(settings, entry.name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(number, float) and not math.isfinite(number) for number in numbers):
+            raise ConfigError(f"{prefix}{entry.name} {value}: must be a finite number")
 
 
 def config_file(name: str) -> str:

@@ -14,10 +14,10 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from sharpmask.data.coco import CocoDataset, decode_mask, read_coco
+from sharpmask.data.coco import Annotation, CocoDataset, encode_mask, read_coco
 from sharpmask.data.geometry import CanonicalGeometry, Window
 from sharpmask.data.negatives import NegativeSource
-from sharpmask.data.photos import read_photo
+from sharpmask.data.photos import PhotoCache, UnreadablePhoto
 from sharpmask.errors import ConfigError, DataError
 from sharpmask.evaluation.inputs import read_json
 from sharpmask.proposals.proposer import Proposer
@@ -61,8 +61,13 @@ def add_labels(
     category = 1 + max((entry["id"] for entry in content.get("categories", [])), default=0)
     number = 1 + max((entry["id"] for entry in content["annotations"]), default=0)
     added: list[dict[str, Any]] = []
-    for record in tqdm(photos, unit="photo", disable=not progress):
-        found = proposer.propose(read_photo(record, Path(images)))
+    pixels = PhotoCache(dataset, images, 0)
+    for record in tqdm(photos, unit="photo", disable=None if progress else True):
+        try:
+            found = proposer.propose(pixels[record.id])
+        except UnreadablePhoto:
+            pixels.report_unreadable()
+            continue
         found = found.filter(min_score=min_score, min_area=CanonicalGeometry().min_area)
         if min_stability:
             found = found.filter(min_stability=min_stability)
@@ -78,15 +83,21 @@ def add_labels(
 def _explained(found: Proposals, dataset: CocoDataset, image_id: int, limit: float) -> np.ndarray:
     """(N,) whether a mask overlaps an annotation, or lies within one, by more than `limit`."""
     record = dataset.image_by_id[image_id]
-    objects = [
-        coco_mask.encode(np.asfortranarray(decode_mask(annotation, record.height, record.width)))
-        for annotation in dataset.annotations_of[image_id]
-    ]
+    objects = [_mask_or_box(annotation, record.height, record.width) for annotation in dataset.annotations_of[image_id]]
     if not objects or not len(found):
         return np.zeros(len(found), bool)
     overlap = coco_mask.iou(found.rles, objects, [0] * len(objects))
     within = coco_mask.iou(found.rles, objects, [1] * len(objects))  # of the mask's own area
     return np.asarray(((overlap > limit) | (within > limit)).any(axis=1))
+
+
+def _mask_or_box(annotation: Annotation, height: int, width: int) -> dict[str, Any]:
+    """The RLE of an annotation's mask, or of its box where it has none that can be drawn."""
+    try:
+        return encode_mask(annotation, height, width)
+    except DataError:
+        (rle,) = coco_mask.frPyObjects(np.array([annotation.bbox]), height, width)
+        return dict(rle)
 
 
 def hard_negatives(
@@ -114,10 +125,13 @@ def hard_negatives(
     source = NegativeSource(dataset, geometry)
     found: list[dict[str, Any]] = []
     pairs = list(zip(source.image_ids, source.places, strict=True))
-    for image_id, place in tqdm(pairs, unit="photo", disable=not progress):
-        proposals = proposer.propose(read_photo(dataset.image_by_id[image_id], Path(images))).filter(
-            min_score=min_score
-        )
+    pixels = PhotoCache(dataset, images, 0)
+    for image_id, place in tqdm(pairs, unit="photo", disable=None if progress else True):
+        try:
+            proposals = proposer.propose(pixels[image_id]).filter(min_score=min_score)
+        except UnreadablePhoto:
+            pixels.report_unreadable()
+            continue
         taken = 0
         for window, score in _windows(proposals, spec.patch_size):
             # The window's centre may lie on the padding beyond the photo's edge by rounding.
