@@ -102,3 +102,7 @@ def test_python_api_of_the_readme() -> None:
 def test_unknown_model_is_one_clear_line() -> None:
     with pytest.raises(sharpmask.SharpMaskError, match="'sharpmusk' is neither a bundled model"):
         sharpmask.load("sharpmusk")
+
+
+def test_type_checkers_see_the_packages_types() -> None:
+    assert (Path(sharpmask.__file__).parent / "py.typed").is_file()
