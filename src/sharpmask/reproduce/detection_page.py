@@ -64,8 +64,8 @@ def _markdown(results: DetectionResults) -> str:
                 "show.",
                 "- Photos whose objects are not all annotated give no background where nothing is annotated, and say "
                 "nothing of classes that are not annotated in them.",
-                "- The masks are the proposals' own, with the detector's class and score. Boxes are not averaged (no box voting), "
-                "unlike those of `sharpmask detect`.",
+                "- The masks are the proposals' own, with the detector's class and score. Boxes are not averaged (no "
+                "box voting), unlike those of `sharpmask detect`.",
                 *(f"- {note}" for note in results.notes),
             ]
         ),
