@@ -3,7 +3,7 @@
 # on all it knows: AP of boxes, with and without box voting, of the proposals' masks, of masks computed anew for the
 # detector's boxes, and over the number of proposals.
 #
-#   [CONFIG=detector-lite0] benchmarks/detection.sh DATA OUTPUT [FIELD=VALUE …]
+#   [CONFIG=detector-lite2] benchmarks/detection.sh DATA OUTPUT [FIELD=VALUE …]
 #
 # DATA holds instances_train.json, train/, instances_val.json, val/. Further fields go to train-detector. Proposals are
 # computed once and kept in OUTPUT; a stopped run goes on.

@@ -79,7 +79,7 @@ def test_report(quick: None, capsys: pytest.CaptureFixture[str], monkeypatch: py
     monkeypatch.setattr("sharpmask.checkpoints.DEFAULT_MODEL", "none-of-these")
     assert main(["doctor"]) == 0
     text = capsys.readouterr().out
-    for word in ("python", "torch", "cpu", "sharpmask[parquet]", "self-test", "sharpmask-lite0", "detector-lite0"):
+    for word in ("python", "torch", "cpu", "sharpmask[parquet]", "self-test", "sharpmask-lite0", "detector-lite2"):
         assert word in text
     assert "not run: no weights are bundled for none-of-these" in text
 

@@ -16,8 +16,8 @@ def load(name_or_path: str | None = None, *, runtime: str | None = None, **optio
     Args:
         name_or_path: a bundled model (default "sharpmask-lite0") or a .safetensors file made by `sharpmask train`.
         runtime: what computes: "torch" (the default), "onnx", "openvino", some with a precision such as
-            ":bf16" or ":int8"; "auto" for the
-            fastest that is installed; or "eager" for the network as it was trained (see docs/runtimes.md).
+            ":bf16" or ":int8"; "auto" for the fastest that is installed; or "eager" for the network as it was trained
+            (see docs/runtimes.md).
         options: defaults of the proposer: top, zoom, scales, threshold, nms, device, … (see `Proposer`).
 
     Raises:

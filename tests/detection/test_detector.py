@@ -290,7 +290,7 @@ def test_other_files_are_no_detectors(tmp_path: Path, learnt: Path) -> None:
         load_detector(weights)
     with pytest.raises(ModelError, match="no weights file"):
         load_detector(tmp_path / "absent.safetensors")
-    with pytest.raises(ConfigError, match=r"neither a bundled detector \(detector-lite0\)"):
+    with pytest.raises(ConfigError, match=r"neither a bundled detector \(detector-lite2\)"):
         load_detector("detector-lite9")
     network, classes = load_detector(learnt / "run" / "detector.safetensors")
     save_detector(network, classes[:1], tmp_path / "one.safetensors")

@@ -24,7 +24,7 @@ def add_arguments(parser: ArgumentParser) -> None:
         "--detector",
         type=str,
         default=None,
-        help="bundled detector or file made by `sharpmask train-detector`; default: detector-lite0",
+        help="bundled detector or file made by `sharpmask train-detector`; default: detector-lite2",
     )
     parser.add_argument("--model", type=str, default=None, help="proposal model: bundled one or .safetensors file")
     parser.add_argument("--output", type=str, required=True, metavar="DIR", help="folder for the results")

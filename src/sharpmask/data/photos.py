@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -134,6 +135,16 @@ class PhotoCache:
                 )
             self._reported.add(image_id)
             print(f"{fault}; it is passed over", file=sys.stderr)
+
+    def readable(self, image_ids: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
+        """The images that can be read, with their photos; the others are told of. Raises as `report_unreadable`."""
+        for image_id in image_ids:
+            try:
+                photo = self[image_id]
+            except UnreadablePhoto:
+                self.report_unreadable()
+                continue
+            yield image_id, photo
 
     def preload(self, image_ids: list[int], *, progress: bool = False) -> int:
         """Decode the photos in the order given until the limit is reached; returns how many are in memory then.

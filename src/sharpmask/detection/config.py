@@ -18,7 +18,7 @@ class DetectorConfig(Schedule, RunConfig):
     multipathnet-…-no-foveal, -no-skips and -no-integral leave one part out; resnet50-c4, resnet50-caffe-c4, lite0-c4
     and lite2-c4 look at each box with the last stages of the classifier, which trunk_weights must hold"""
     start_from: str | None = None
-    """detector to start from, detector-lite0 or a file: its trunk, and all layers that fit"""
+    """detector to start from, detector-lite2 or a file: its trunk, and all layers that fit"""
     proposals: str | None = None
     """COCO results file with proposals for the training images, of any program; none: computed with proposal_model"""
     proposal_model: str = "sharpmask-lite0"

@@ -24,8 +24,8 @@ from sharpmask.networks.trunk import convert_batchnorm
 
 FORMAT = "sharpmask-detector-1"
 # Names of bundled detectors and their files in the package's `weights` folder.
-BUNDLED = {"detector-lite0": "detector-lite0.safetensors"}
-DEFAULT_DETECTOR = "detector-lite0"
+BUNDLED = {"detector-lite2": "detector-lite2.safetensors"}
+DEFAULT_DETECTOR = "detector-lite2"
 
 
 def save_detector(

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from sharpmask.data.coco import Annotation, CocoDataset, encode_mask, read_coco
 from sharpmask.data.geometry import CanonicalGeometry, Window
 from sharpmask.data.negatives import NegativeSource
-from sharpmask.data.photos import PhotoCache, UnreadablePhoto
+from sharpmask.data.photos import PhotoCache
 from sharpmask.errors import ConfigError, DataError
 from sharpmask.evaluation.inputs import read_json
 from sharpmask.proposals.proposer import Proposer
@@ -61,18 +61,13 @@ def add_labels(
     category = 1 + max((entry["id"] for entry in content.get("categories", [])), default=0)
     number = 1 + max((entry["id"] for entry in content["annotations"]), default=0)
     added: list[dict[str, Any]] = []
-    pixels = PhotoCache(dataset, images, 0)
-    for record in tqdm(photos, unit="photo", disable=None if progress else True):
-        try:
-            found = proposer.propose(pixels[record.id])
-        except UnreadablePhoto:
-            pixels.report_unreadable()
-            continue
-        found = found.filter(min_score=min_score, min_area=CanonicalGeometry().min_area)
+    bar = tqdm([record.id for record in photos], unit="photo", disable=None if progress else True)
+    for image_id, pixels in PhotoCache(dataset, images, 0).readable(bar):
+        found = proposer.propose(pixels).filter(min_score=min_score, min_area=CanonicalGeometry().min_area)
         if min_stability:
             found = found.filter(min_stability=min_stability)
-        found = found[~_explained(found, dataset, record.id, nms)].nms(nms)[:most]
-        for entry in found.to_coco(record.id, category):
+        found = found[~_explained(found, dataset, image_id, nms)].nms(nms)[:most]
+        for entry in found.to_coco(image_id, category):
             area = int(coco_mask.area(entry["segmentation"]))
             added.append({**entry, "id": number + len(added), "area": area, "iscrowd": 0, "pseudo": True})
     content["annotations"] = content["annotations"] + added
@@ -124,18 +119,14 @@ def hard_negatives(
     dataset = read_coco(annotations)
     source = NegativeSource(dataset, geometry)
     found: list[dict[str, Any]] = []
-    pairs = list(zip(source.image_ids, source.places, strict=True))
-    pixels = PhotoCache(dataset, images, 0)
-    for image_id, place in tqdm(pairs, unit="photo", disable=None if progress else True):
-        try:
-            proposals = proposer.propose(pixels[image_id]).filter(min_score=min_score)
-        except UnreadablePhoto:
-            pixels.report_unreadable()
-            continue
+    places = dict(zip(source.image_ids, source.places, strict=True))
+    bar = tqdm(places, unit="photo", disable=None if progress else True)
+    for image_id, pixels in PhotoCache(dataset, images, 0).readable(bar):
+        proposals = proposer.propose(pixels).filter(min_score=min_score)
         taken = 0
         for window, score in _windows(proposals, spec.patch_size):
             # The window's centre may lie on the padding beyond the photo's edge by rounding.
-            if taken < most and source.is_negative(place, window):
+            if taken < most and source.is_negative(places[image_id], window):
                 found.append({"image_id": image_id, **vars(window), "score": score})
                 taken += 1
     return found
